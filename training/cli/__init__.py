@@ -1,0 +1,1 @@
+"""Commands the ``tinyvoice`` command line finds through the group ``tinyvoice.commands``."""
