@@ -1,0 +1,166 @@
+"""Configuration of the speech recognition model: encoder, projector, language model.
+
+The keys are those of tiny-audio's ``config.json`` (``model_type: "asr_model"``), flat, with the
+whole GLM-ASR configuration nested as ``audio_config`` and the Qwen3 one as ``text_config``.
+Generation settings live at the top level too, as published checkpoints have them: they are declared
+fields here, which is what makes transformers accept them when the configuration is saved.
+
+This module holds values and checks them. It does not load weights and knows no file layout.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from transformers import AutoConfig, PreTrainedConfig
+from transformers.configuration_utils import SubConfigSpec
+
+from tinyvoice.errors import ConfigurationError
+
+# Version of the checkpoint layout this package writes. A reader refuses higher ones.
+FORMAT_VERSION = 1
+
+AUDIO_MODEL_ID = "zai-org/GLM-ASR-Nano-2512"
+TEXT_MODEL_ID = "Qwen/Qwen3-0.6B"
+
+# Shapes of Qwen/Qwen3-0.6B, used when a configuration does not bring its own.
+QWEN3_0_6B: dict[str, Any] = {
+    "vocab_size": 151936,
+    "hidden_size": 1024,
+    "intermediate_size": 3072,
+    "num_hidden_layers": 28,
+    "num_attention_heads": 16,
+    "num_key_value_heads": 8,
+    "head_dim": 128,
+    "max_position_embeddings": 40960,
+    "max_window_layers": 28,
+    "rope_parameters": {"rope_theta": 1000000.0, "rope_type": "default"},
+    "tie_word_embeddings": True,
+    "eos_token_id": 151645,
+    "bos_token_id": 151643,
+}
+
+LORA_TARGET_MODULES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+
+# Keys of published configurations that mean nothing here and must never lead to running code.
+IGNORED_KEYS = ("auto_map", "custom_pipelines", "pipeline_tag", "encoder")
+
+
+class ASRConfig(PreTrainedConfig):
+    """Everything needed to build an :class:`~tinyvoice.model.modeling.ASRModel`.
+
+    ``encoder_dim`` and ``llm_dim`` default to the sizes of the nested configurations. Three keys go
+    beyond tiny-audio's and are optional: ``aligner_alphabet`` (letters of the word aligner),
+    ``embedded_backbones`` (encoder and language model weights lie in this checkpoint's own
+    safetensors) and ``freeze_encoder``.
+
+    Raises :class:`~tinyvoice.errors.ConfigurationError` for values no model can be built from.
+    """
+
+    model_type = "asr_model"
+    sub_configs_defaults: ClassVar[dict[str, SubConfigSpec]] = {
+        "audio_config": SubConfigSpec(config_class=AutoConfig, model_type="glmasr"),
+        "text_config": SubConfigSpec(
+            config_class=AutoConfig, model_type="qwen3", init_kwargs=QWEN3_0_6B
+        ),
+    }
+
+    audio_config: dict | PreTrainedConfig | None = None
+    text_config: dict | PreTrainedConfig | None = None
+
+    audio_model_id: str = AUDIO_MODEL_ID
+    text_model_id: str = TEXT_MODEL_ID
+    attn_implementation: str = "sdpa"
+    model_dtype: str = "bfloat16"
+    system_prompt: str = ""
+    enable_thinking: bool = False
+
+    encoder_dim: int | None = None
+    llm_dim: int | None = None
+    encoder_conv_layers: list | None = None
+    audio_sample_rate: int = 16000
+
+    projector_type: str = "mlp"
+    projector_pool_stride: int = 4
+    projector_hidden_dim: int | None = None
+    downsample_rate: int = 5
+    num_experts: int = 4
+    num_experts_per_tok: int = 2
+    router_aux_loss_coef: float = 0.01
+    router_z_loss_coef: float = 1e-4
+    qformer_window_size: int = 15
+    qformer_hidden_size: int | None = None
+    qformer_num_layers: int = 2
+    qformer_num_heads: int = 16
+    qformer_intermediate_size: int | None = None
+
+    use_lora: bool = False
+    lora_rank: int = 8
+    lora_alpha: int | float = 32
+    lora_dropout: float = 0.0
+    lora_target_modules: list | None = None
+    freeze_encoder: bool = True
+    freeze_projector: bool = False
+    freeze_language_model: bool = True
+    audio_token_dropout: float = 0.0
+    label_smoothing: float = 0.0
+
+    aligner_alphabet: str | None = None
+    embedded_backbones: bool = False
+    tinyvoice_version: str | None = None
+    format_version: int = FORMAT_VERSION
+
+    max_new_tokens: int | None = 128
+    min_new_tokens: int | None = 0
+    num_beams: int | None = 1
+    do_sample: bool | None = False
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    repetition_penalty: float | None = 1.0
+    length_penalty: float | None = 1.0
+    no_repeat_ngram_size: int | None = 0
+    use_cache: bool | None = True
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        for key in IGNORED_KEYS:
+            kwargs.pop(key, None)
+        super().__post_init__(**kwargs)
+        self.encoder_conv_layers = [
+            [int(n) for n in layer] for layer in self.encoder_conv_layers or [[1, 3, 1], [1, 3, 2]]
+        ]
+        self.lora_target_modules = list(self.lora_target_modules or LORA_TARGET_MODULES)
+        self.encoder_dim = self.encoder_dim or self.encoder_config.hidden_size
+        self.llm_dim = self.llm_dim or self.language_config.hidden_size
+        self.architectures = ["ASRModel"]
+        self._check_sizes()
+
+    @property
+    def encoder_config(self) -> PreTrainedConfig:
+        """The ``glmasr_encoder`` configuration inside the GLM-ASR one."""
+        outer: Any = self.audio_config
+        return outer.audio_config if hasattr(outer, "audio_config") else outer
+
+    @property
+    def language_config(self) -> Any:
+        """The Qwen3 configuration."""
+        return self.text_config
+
+    @property
+    def aligner_classes(self) -> int:
+        """Outputs of the aligner: silence, word-initial letters, letters inside a word."""
+        return 1 + 2 * len(self.aligner_alphabet) if self.aligner_alphabet else 0
+
+    def _check_sizes(self) -> None:
+        pairs = (
+            ("encoder_dim", self.encoder_dim, self.encoder_config.hidden_size, "audio_config"),
+            ("llm_dim", self.llm_dim, self.language_config.hidden_size, "text_config"),
+        )
+        for key, value, size, owner in pairs:
+            if value != size:
+                raise ConfigurationError(
+                    f"{key} is {value}, but {owner} says the hidden size is {size}; make them equal"
+                )
+        for key in ("projector_pool_stride", "num_experts", "qformer_window_size"):
+            if getattr(self, key) < 1:
+                raise ConfigurationError(f"{key} is {getattr(self, key)}; it must be at least 1")
