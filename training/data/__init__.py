@@ -1,0 +1,1 @@
+"""Training data: manifests, corpora, mixing, batching, augmentation and the collator."""
