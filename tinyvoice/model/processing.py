@@ -66,7 +66,7 @@ class ASRProcessor(ProcessorMixin):
         if AUDIO_TOKEN not in tokenizer.get_vocab():
             token = AddedToken(AUDIO_TOKEN, normalized=False, special=True)
             tokenizer.add_tokens([token], special_tokens=True)
-        self.audio_token_id: int = tokenizer.convert_tokens_to_ids(AUDIO_TOKEN)
+        self.audio_token_id: int = tokenizer.get_vocab()[AUDIO_TOKEN]
         self.end_of_turn_id: int = _end_of_turn_id(tokenizer)
         # The constants of the spectrogram, as the feature extractor makes them for every clip.
         self._window = torch.hann_window(feature_extractor.n_fft)

@@ -25,10 +25,10 @@ class Transcript:
     """What was said in a clip, or in a piece of one."""
 
     text: str
-    words: tuple[Word, ...] | None
-    """Words in order, or ``None`` where word times were not asked for."""
+    words: tuple[Word, ...]
+    """Words in order; empty where word times were not asked for."""
     confidence: float
-    """Geometric mean of the probabilities of all tokens, the end of the text included; 0 to 1."""
+    """Geometric mean of the probabilities of all tokens, 0 to 1; 1 where there are none."""
     duration: float
     """Seconds of audio."""
     start: float = 0.0

@@ -1,0 +1,70 @@
+"""Long clips are cut in pauses, and nothing is lost or repeated."""
+
+import numpy as np
+import pytest
+
+from tinyvoice.model.segmentation import MIN_SECONDS, split_at_quietest
+
+RATE = 16000
+
+
+def noise(seconds: float, seed: int = 0) -> np.ndarray:
+    samples = np.random.default_rng(seed).standard_normal(round(seconds * RATE)) * 0.1
+    return samples.astype(np.float32)
+
+
+def assert_whole(samples: np.ndarray, pieces: list[tuple[int, int]], max_seconds: float) -> None:
+    joined = np.concatenate([samples[begin:end] for begin, end in pieces])
+    assert np.array_equal(joined, samples)
+    assert max(end - begin for begin, end in pieces) <= max_seconds * RATE
+
+
+@pytest.mark.parametrize("seconds", [0, 0.001, 12, 30])
+def test_a_short_clip_stays_whole(seconds: float) -> None:
+    samples = noise(seconds)
+    assert split_at_quietest(samples, RATE) == [(0, len(samples))]
+
+
+@pytest.mark.parametrize("seconds", [30.0001, 30.5, 31.0, 45.3, 59.99, 90.0, 301.7])
+def test_an_utterance_without_a_pause_loses_and_repeats_nothing(seconds: float) -> None:
+    samples = noise(seconds)
+    pieces = split_at_quietest(samples, RATE)
+    assert len(pieces) > 1
+    assert_whole(samples, pieces, 30)
+    assert min(end - begin for begin, end in pieces) >= MIN_SECONDS * RATE
+
+
+def test_the_cut_falls_into_the_pause() -> None:
+    samples = noise(70)
+    for pause in (24.0, 49.5):
+        samples[int(pause * RATE) : int((pause + 0.3) * RATE)] *= 0.001
+    (_, first), (_, second), _ = split_at_quietest(samples, RATE)
+    assert 24.0 < first / RATE < 24.3
+    assert 49.5 < second / RATE < 49.8
+
+
+def test_of_equal_silences_the_last_is_taken() -> None:
+    samples = noise(40)
+    for pause in (21.0, 28.0):
+        samples[int(pause * RATE) : int((pause + 1) * RATE)] = 0
+    (_, cut), _ = split_at_quietest(samples, RATE)
+    assert 28.0 < cut / RATE < 29.0
+
+
+def test_a_closed_stop_in_a_word_is_not_a_pause() -> None:
+    samples = noise(40)
+    samples[int(28.0 * RATE) : int(28.05 * RATE)] = 0
+    samples[int(23.0 * RATE) : int(23.4 * RATE)] *= 0.01
+    (_, cut), _ = split_at_quietest(samples, RATE)
+    assert 23.0 < cut / RATE < 23.4
+
+
+@pytest.mark.parametrize("max_seconds", [4.0, 10.0])
+def test_another_limit_and_silence(max_seconds: float) -> None:
+    samples = np.zeros(33 * RATE, dtype=np.float32)
+    assert_whole(samples, split_at_quietest(samples, RATE, max_seconds), max_seconds)
+
+
+def test_a_limit_too_short_is_refused() -> None:
+    with pytest.raises(ValueError, match="at least 4"):
+        split_at_quietest(noise(5), RATE, max_seconds=2)

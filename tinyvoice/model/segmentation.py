@@ -1,0 +1,56 @@
+"""Cut a clip that is longer than the encoder takes into pieces, at its quietest points.
+
+The pieces follow each other without gap or overlap, so that no sample is lost or heard twice. Where
+there is a pause near the limit the cut falls into it; where there is none, into the quietest moment,
+which may be inside a word. Finding speech as such is not done here.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+MAX_SECONDS = 30.0  # the encoder's positions end here, and Whisper's training did too
+SEARCH_SECONDS = 10.0  # how far before the limit a pause is looked for
+MIN_SECONDS = 1.0  # a shorter piece has too little context to be understood
+WINDOW_SECONDS = 0.2  # a pause between phrases lasts about this long, a stop consonant does not
+STEP_SECONDS = 0.01
+
+
+def split_at_quietest(
+    samples: np.ndarray, sample_rate: int, max_seconds: float = MAX_SECONDS
+) -> list[tuple[int, int]]:
+    """Cut points of a clip, as ``(begin, end)`` sample indices of its pieces.
+
+    Args:
+        samples: mono clip ``(samples,)``.
+        sample_rate: samples per second.
+        max_seconds: longest piece; at least four times :data:`MIN_SECONDS`.
+
+    Returns:
+        Pieces in order; the first begins at 0, each begins where the one before ends, the last ends
+        at the clip's end, and none is longer than ``max_seconds``. One piece if the clip is short
+        enough, also when it is empty.
+    """
+    if max_seconds < 4 * MIN_SECONDS:
+        raise ValueError(f"max_seconds must be at least {4 * MIN_SECONDS}, got {max_seconds}")
+    longest, shortest = int(max_seconds * sample_rate), int(MIN_SECONDS * sample_rate)
+    search = min(int(SEARCH_SECONDS * sample_rate), longest // 2)
+    pieces, begin = [], 0
+    while len(samples) - begin > longest:
+        latest = min(begin + longest, len(samples) - shortest)
+        earliest = begin + longest - search
+        cut = earliest + _quietest(samples[earliest:latest], sample_rate)
+        pieces.append((begin, cut))
+        begin = cut
+    return [*pieces, (begin, len(samples))]
+
+
+def _quietest(samples: np.ndarray, sample_rate: int) -> int:
+    """Index of the middle of the quietest window; the last of several."""
+    step, steps = int(STEP_SECONDS * sample_rate), round(WINDOW_SECONDS / STEP_SECONDS)
+    whole = samples[: len(samples) // step * step].astype(np.float64)
+    energy = np.square(whole).reshape(-1, step).sum(axis=1)
+    smoothed = np.convolve(energy, np.ones(min(steps, len(energy))), mode="valid")
+    # Rounded, so that windows of digital silence tie exactly in spite of the summation's rounding.
+    quietest = len(smoothed) - 1 - int(np.argmin(smoothed[::-1].round(12)))
+    return quietest * step + min(steps, len(energy)) * step // 2
