@@ -27,8 +27,10 @@ def container_name(head: bytes) -> str | None:
     if head[:4] == b"RIFF":
         if head[8:12] == b"AVI ":
             return "AVI"
-        # A WAVE with a codec that libsndfile does not know, such as MP3 or G.729 within.
-        return "WAV" if head[8:12] == b"WAVE" and b"fmt " in head else None
+        # A whole WAVE that libsndfile refuses has a codec it does not know, such as AC-3.
+        return "WAV" if head[8:12] == b"WAVE" and b"data" in head else None
+    if head[:4] == b"OggS" and (b"OpusHead" in head or b"\x01vorbis" in head):
+        return None  # libsndfile knows these: if it refuses one, the file is cut off
     if head[:1] == b"\x47" and head[188:189] == b"\x47":
         return "MPEG transport stream"
     if head[:2] in (b"\xff\xf1", b"\xff\xf9"):

@@ -1,0 +1,373 @@
+"""Write down what is said in recordings.
+
+Results go to standard output (or one file each into a folder), everything else to standard error.
+A file that cannot be used is reported in one sentence; the others are still transcribed, and the
+exit code is 1. The model is imported and loaded only once there is something for it to do.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from tinyvoice.cli.app import debugging, print_error
+from tinyvoice.cli.progress import Activity
+from tinyvoice.errors import AudioError, TinyvoiceError
+
+if TYPE_CHECKING:
+    from tinyvoice.audio import Audio, AudioLimits
+    from tinyvoice.model.transcript import Transcript
+
+app = typer.Typer(add_completion=False)
+
+STANDARD_INPUT = "-"
+
+_BATCH_SECONDS = 1800.0
+"""Audio held in memory at a time, unless one clip alone is longer."""
+
+
+class OutputFormat(StrEnum):
+    """How transcripts are written; the value is the suffix of their files."""
+
+    TEXT = "txt"
+    JSON = "json"
+    SRT = "srt"
+    VTT = "vtt"
+
+
+class Device(StrEnum):
+    """Where the model runs."""
+
+    AUTO = "auto"
+    CPU = "cpu"
+    CUDA = "cuda"
+    MPS = "mps"
+
+
+class Precision(StrEnum):
+    """What the model computes in."""
+
+    AUTO = "auto"
+    FLOAT32 = "float32"
+    FLOAT16 = "float16"
+    BFLOAT16 = "bfloat16"
+
+
+@dataclass(frozen=True)
+class _Clip:
+    """An input that could be read, and what messages and results call it."""
+
+    name: str
+    audio: Audio
+
+
+@app.command(
+    epilog="Subtitles: tinyvoice transcribe talk.mp3 --srt > talk.srt",
+    no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+def transcribe(
+    files: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="FILES...", help="Recordings: files, http(s) URLs, or - for standard input."
+        ),
+    ],
+    as_json: Annotated[
+        bool, typer.Option("--json", help="One JSON object per file, a line each.")
+    ] = False,
+    as_srt: Annotated[bool, typer.Option("--srt", help="Subtitles in SubRip format.")] = False,
+    as_vtt: Annotated[bool, typer.Option("--vtt", help="Subtitles in WebVTT format.")] = False,
+    words: Annotated[
+        bool, typer.Option("--words", "-w", help="Add times and a confidence for each word.")
+    ] = False,
+    model: Annotated[
+        str,
+        typer.Option(
+            "--model",
+            "-m",
+            envvar="TINYVOICE_MODEL",
+            metavar="NAME|FOLDER",
+            help="Model: 'embedded', a folder, or a Hugging Face id. See: tinyvoice models",
+        ),
+    ] = "embedded",
+    device: Annotated[
+        Device, typer.Option("--device", help="Where to compute; auto takes the fastest.")
+    ] = Device.AUTO,
+    dtype: Annotated[
+        Precision, typer.Option("--dtype", help="What to compute in; auto suits the device.")
+    ] = Precision.AUTO,
+    int8: Annotated[
+        bool, typer.Option("--int8", help="Load weights as 8-bit integers: smaller, CPU only.")
+    ] = False,
+    batch_size: Annotated[
+        int, typer.Option("--batch-size", "-b", min=1, help="Clips computed together.")
+    ] = 16,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output", "-o", metavar="DIR", help="Write one file per recording into DIR."
+        ),
+    ] = None,
+    max_duration: Annotated[
+        float,
+        typer.Option(
+            "--max-duration",
+            envvar="TINYVOICE_MAX_DURATION",
+            metavar="SECONDS",
+            min=0.1,
+            help="Refuse longer recordings.",
+        ),
+    ] = 14400.0,
+    max_size: Annotated[
+        float,
+        typer.Option(
+            "--max-size",
+            envvar="TINYVOICE_MAX_SIZE",
+            metavar="MB",
+            min=0.001,
+            help="Refuse larger files.",
+        ),
+    ] = 2048.0,
+) -> None:
+    """Write down what is said in recordings.
+
+    Any length, almost any format (MP4, WebM and other video take the extra 'media').
+    One file gives its plain text, several give 'name: text'.
+    """
+    from tinyvoice.audio import AudioLimits
+
+    layout = _layout(as_json, as_srt, as_vtt)
+    if files.count(STANDARD_INPUT) > 1:
+        raise typer.BadParameter("- may be given once", param_hint="FILES")
+    if layout in (OutputFormat.SRT, OutputFormat.VTT) and len(files) > 1 and output is None:
+        raise typer.BadParameter(
+            f"subtitles of several files need a folder: add --output DIR to --{layout}",
+            param_hint="--output",
+        )
+    limits = AudioLimits(max_seconds=max_duration, max_bytes=int(max_size * (1 << 20)))
+    writer = _Writer(layout, words, [_display_name(file) for file in files], output)
+    timed = words or layout in (OutputFormat.SRT, OutputFormat.VTT)
+    options = {"device": device.value, "dtype": dtype.value, "load_in_8bit": int8}
+    failures = 0
+    with Activity("Reading", total=len(files)) as activity:
+        loaded: Any = None
+        reader = _Reader(files, limits)
+        for clips in reader.batches(batch_size):
+            if loaded is None:
+                activity.describe(f"Loading the model {model}")
+                loaded = _load(model, options)
+            activity.describe("Transcribing " + clips[0].name)
+            results = _transcribe(loaded, [clip.audio for clip in clips], timed, batch_size)
+            for clip, result in zip(clips, results, strict=True):
+                if isinstance(result, TinyvoiceError):
+                    print_error(_about(clip.name, result))
+                    failures += 1
+                else:
+                    activity.write(writer.write(clip.name, result))
+            activity.advance(len(clips))
+        failures += reader.failures
+    if failures:
+        raise typer.Exit(1)
+
+
+def _layout(as_json: bool, as_srt: bool, as_vtt: bool) -> OutputFormat:
+    chosen = [
+        layout
+        for layout, wanted in (
+            (OutputFormat.JSON, as_json),
+            (OutputFormat.SRT, as_srt),
+            (OutputFormat.VTT, as_vtt),
+        )
+        if wanted
+    ]
+    if len(chosen) > 1:
+        raise typer.BadParameter(
+            "choose one of --json, --srt and --vtt", param_hint=f"--{chosen[1]}"
+        )
+    return chosen[0] if chosen else OutputFormat.TEXT
+
+
+class _Reader:
+    """Reads the inputs one after the other, reports those that fail, groups the others."""
+
+    def __init__(self, files: Sequence[str], limits: AudioLimits) -> None:
+        self.failures = 0
+        self._files = files
+        self._limits = limits
+
+    def batches(self, batch_size: int) -> Iterator[list[_Clip]]:
+        batch: list[_Clip] = []
+        seconds = 0.0
+        for file in self._files:
+            try:
+                clip = self._read(file)
+            except TinyvoiceError as error:
+                print_error(str(error))
+                self.failures += 1
+                continue
+            if batch and seconds + clip.audio.duration > _BATCH_SECONDS:
+                yield batch
+                batch, seconds = [], 0.0
+            batch.append(clip)
+            seconds += clip.audio.duration
+            if len(batch) == batch_size:
+                yield batch
+                batch, seconds = [], 0.0
+        if batch:
+            yield batch
+
+    def _read(self, file: str) -> _Clip:
+        from tinyvoice.audio import load_audio
+
+        name = _display_name(file)
+        if file != STANDARD_INPUT:
+            return _Clip(name, load_audio(file, limits=self._limits))
+        if sys.stdin is None or sys.stdin.isatty():
+            raise AudioError(
+                "standard input: is a terminal; pipe a recording into it, for example "
+                "tinyvoice transcribe - < recording.wav",
+                path=name,
+            )
+        return _Clip(name, load_audio(sys.stdin.buffer, name=name, limits=self._limits))
+
+
+def _display_name(file: str) -> str:
+    return "standard input" if file == STANDARD_INPUT else file
+
+
+def _load(model: str, options: dict[str, Any]) -> Any:
+    from tinyvoice.model.modeling import ASRModel
+
+    if not debugging():
+        # Progress of transformers' own and its advice to programmers: not for this audience.
+        from transformers.utils import logging as transformers_logging
+
+        transformers_logging.set_verbosity_error()
+        transformers_logging.disable_progress_bar()
+    return ASRModel.from_pretrained(model, **options)
+
+
+def _transcribe(
+    model: Any, clips: Sequence[Audio], timed: bool, batch_size: int
+) -> list[Transcript | TinyvoiceError]:
+    """Transcribe clips together; if one of them makes that fail, one by one."""
+    options = {"word_timestamps": timed, "batch_size": batch_size}
+    try:
+        return model.transcribe([clip.samples for clip in clips], **options)
+    except TinyvoiceError as error:
+        if len(clips) == 1:
+            return [error]
+    return [_transcribe(model, [clip], timed, batch_size)[0] for clip in clips]
+
+
+def _about(name: str, error: TinyvoiceError) -> str:
+    return str(error) if name in str(error) else f"{name}: {error}"
+
+
+class _Writer:
+    """Gives a transcript its shape, and its place."""
+
+    def __init__(
+        self, layout: OutputFormat, words: bool, names: Sequence[str], folder: Path | None
+    ) -> None:
+        self._layout = layout
+        self._words = words
+        self._several = len(names) > 1
+        self._targets = _targets(names, folder, layout) if folder else {}
+        if folder:
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise TinyvoiceError(
+                    f"{folder}: cannot be made a folder for the results ({error.strerror}); "
+                    "choose another one."
+                ) from error
+
+    def write(self, name: str, transcript: Transcript) -> str:
+        """Return what belongs on standard output: the result, or where it has been written."""
+        content = self._format(name, transcript)
+        if name not in self._targets:
+            prefix = f"{name}: " if self._several and self._layout is OutputFormat.TEXT else ""
+            return prefix + content.removesuffix("\n")
+        target = self._targets[name]
+        try:
+            target.write_text(content, encoding="utf-8")
+        except OSError as error:
+            raise TinyvoiceError(
+                f"{target}: cannot be written ({error.strerror}); choose another --output."
+            ) from error
+        return str(target)
+
+    def _format(self, name: str, transcript: Transcript) -> str:
+        if self._layout is OutputFormat.JSON:
+            return json.dumps(_record(name, transcript, self._words), ensure_ascii=False) + "\n"
+        if self._layout is OutputFormat.TEXT:
+            lines = [transcript.text]
+            if self._words:
+                lines += [
+                    f"{word.start:9.3f} {word.end:9.3f} {word.confidence:6.3f}  {word.text}"
+                    for word in transcript.words or ()
+                ]
+            return "\n".join(lines) + "\n"
+        from tinyvoice.cli.subtitles import format_srt, format_vtt, make_cues, spread_words
+
+        timed = transcript.words or spread_words(transcript.text, transcript.duration)
+        return (format_srt if self._layout is OutputFormat.SRT else format_vtt)(make_cues(timed))
+
+
+def _record(name: str, transcript: Transcript, words: bool) -> dict[str, Any]:
+    record: dict[str, Any] = {
+        "file": name,
+        "text": transcript.text,
+        "duration": round(transcript.duration, 3),
+        "confidence": _rounded(transcript.confidence),
+    }
+    if words:
+        record["words"] = [
+            {
+                "text": word.text,
+                "start": round(word.start, 3),
+                "end": round(word.end, 3),
+                "confidence": _rounded(word.confidence),
+            }
+            for word in transcript.words or ()
+        ]
+    return record
+
+
+def _rounded(confidence: float | None) -> float | None:
+    return None if confidence is None else round(confidence, 4)
+
+
+def _targets(names: Sequence[str], folder: Path, layout: OutputFormat) -> dict[str, Path]:
+    """Name a file for each result; recordings that share a stem keep their suffix, or a number."""
+    stems = {name: _file_name(name).rpartition(".")[0] or _file_name(name) for name in names}
+    targets: dict[str, Path] = {}
+    for name, stem in stems.items():
+        shared = sum(other == stem for other in stems.values()) > 1
+        base = _file_name(name) if shared else stem
+        candidate, number = folder / f"{base}.{layout}", 2
+        while candidate in targets.values():
+            candidate, number = folder / f"{base}-{number}.{layout}", number + 1
+        targets[name] = candidate
+    return targets
+
+
+def _file_name(name: str) -> str:
+    from urllib.parse import urlsplit
+
+    if name.lower().startswith(("http://", "https://")):
+        name = urlsplit(name).path.rstrip("/")
+    return (
+        Path(name).name.replace(" ", "_")
+        if name == "standard input"
+        else Path(name).name or "audio"
+    )
