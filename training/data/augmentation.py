@@ -77,6 +77,8 @@ class Augmentation:
 
     def __call__(self, clip: Clip, random: Random) -> Clip:
         """Apply each transform with its probability; the result stays within ±1."""
+        if len(clip.samples) == 0:
+            return clip
         for transform in self.transforms:
             if random.random() < transform.probability:
                 clip = transform(clip, random)
@@ -271,8 +273,6 @@ class Clipping:
 
     def __call__(self, clip: Clip, random: Random) -> Clip:
         """The ceiling is a quantile of the clip's own samples."""
-        if len(clip.samples) == 0:
-            return clip
         part = random.uniform(0.0, self.most_clipped)
         ceiling = max(float(np.quantile(np.abs(clip.samples), 1.0 - part)), 1e-4)
         if random.random() < 0.5:
@@ -514,8 +514,7 @@ def _convolve(samples: Samples, response: Samples) -> Samples:
 
 def _frequencies(count: int) -> NDArray[np.float64]:
     """Return the frequencies in Hz of the real transform of ``count`` samples."""
-    frequencies: NDArray[np.float64] = np.arange(count // 2 + 1) * (SAMPLE_RATE / max(count, 1))
-    return frequencies
+    return np.fft.rfftfreq(count, 1 / SAMPLE_RATE).astype(np.float64)
 
 
 def _audiomentations(what: str) -> Any:
