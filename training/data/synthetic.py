@@ -1,0 +1,125 @@
+"""Synthetic speech as a corpus: sentences of the grammar, spoken on this machine, cached.
+
+Needs no network and no other file. Sentences of the training and the evaluation part are
+different ones; evaluation uses the same voices, or those given for it. The speech itself is
+`training.synthesis`'s work, and a corpus that is already there is not made again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from itertools import islice
+from pathlib import Path
+from typing import Any, Literal
+
+from tinyvoice.errors import ConfigurationError
+from training.synthesis.corpus import CorpusSettings as SpeechSettings
+from training.synthesis.corpus import make_corpus, plan
+from training.synthesis.grammar import sentences
+from training.synthesis.voices import HELD_OUT_VOICES, TRAINING_VOICES
+
+DEFAULT_FOLDER = "~/.cache/tinyvoice/synthesis"
+
+_EVAL_SEED_OFFSET = 1_000_003
+"""Keeps the evaluation sentences' generator apart from the training sentences'."""
+
+
+@dataclass(frozen=True)
+class SyntheticSettings:
+    """What is spoken, by whom, and where it is kept."""
+
+    train_sentences: int = 20_000
+    eval_sentences: int = 200
+    voices: tuple[str, ...] = ()
+    """All training voices of this machine if empty."""
+    eval_voices: tuple[str, ...] = ()
+    """The training voices if empty; ``held_out`` for those that are kept out."""
+    texts: str | None = None
+    """A text file, one sentence a line, in place of the grammar's training sentences."""
+    folder: str = DEFAULT_FOLDER
+    seed: int = 0
+    workers: int | None = None
+    """Processes that speak; one a core if null."""
+
+    @classmethod
+    def parse(cls, values: Mapping[str, Any]) -> SyntheticSettings:
+        """Take settings from a configuration.
+
+        Raises:
+            ConfigurationError: an unknown key.
+        """
+        known = {entry.name for entry in fields(cls)}
+        for key in values:
+            if key not in known:
+                raise ConfigurationError(
+                    f"synthesis.{key} is not a setting: choose among {', '.join(sorted(known))}.",
+                    key=f"synthesis.{key}",
+                )
+        tuples = {key: _voices(values[key]) for key in ("voices", "eval_voices") if values.get(key)}
+        plain = {k: v for k, v in values.items() if k not in ("voices", "eval_voices")}
+        return cls(**plain, **tuples)
+
+
+def make_synthetic_manifest(
+    settings: SyntheticSettings, split: Literal["train", "eval"], most: int | None = None
+) -> Path | None:
+    """Speak a split unless that has been done, and return its manifest; None if it is empty.
+
+    ``most`` bounds the number of sentences, for quick checks.
+    """
+    count = settings.train_sentences if split == "train" else settings.eval_sentences
+    count = count if most is None else min(count, most)
+    if count < 1:
+        return None
+    texts = _sentences(settings, split, count)
+    voices = settings.voices or available_voices()
+    if split == "eval" and settings.eval_voices:
+        voices = settings.eval_voices
+    seed = settings.seed + (_EVAL_SEED_OFFSET if split == "eval" else 0)
+    # Small shards, so that all processes have some of a small corpus.
+    workers = settings.workers or os.cpu_count() or 1
+    speech = SpeechSettings(seed=seed, utterances_per_shard=max(10, min(400, count // workers)))
+    lines = plan(texts, voices, speech)
+    digest = hashlib.sha256(repr(lines).encode()).hexdigest()[:8]
+    folder = Path(settings.folder).expanduser() / f"{split}-{count}-{digest}"
+    return make_corpus(lines, folder, settings=speech, workers=workers)
+
+
+def available_voices() -> tuple[str, ...]:
+    """Return the training voices this machine can speak: Flite's only where it is installed."""
+    flite = shutil.which("flite") is not None
+    return tuple(voice for voice in TRAINING_VOICES if flite or not voice.startswith("flite/"))
+
+
+def _sentences(settings: SyntheticSettings, split: str, count: int) -> list[str]:
+    """Return the sentences of a split; none of evaluation's is among training's."""
+    evaluation = list(sentences(max(settings.eval_sentences, 1), settings.seed + _EVAL_SEED_OFFSET))
+    if split == "eval":
+        return evaluation[:count]
+    if settings.texts is not None:
+        try:
+            lines = Path(settings.texts).read_text(encoding="utf-8").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigurationError(
+                f"synthesis.texts names {settings.texts}, which cannot be read as text ({error}).",
+                key="synthesis.texts",
+            ) from error
+        return [line for line in lines if line.strip()][:count]
+    kept_out = set(evaluation)
+    fresh = (text for text in sentences(2 * count, settings.seed) if text not in kept_out)
+    return list(islice(fresh, count))
+
+
+def _voices(value: Any) -> tuple[str, ...]:
+    """Return a list of voices, or the ones a name stands for."""
+    if not value:
+        return ()
+    if value == "held_out":
+        return HELD_OUT_VOICES
+    if isinstance(value, str):
+        return (value,)
+    return tuple(value)
