@@ -117,7 +117,7 @@ def _require_available(device: torch.device) -> None:
 def _choose_dtype(dtype: str | torch.dtype, device: torch.device) -> tuple[torch.dtype, str]:
     if dtype != "auto":
         asked = DTYPES.get(dtype.removeprefix("torch.")) if isinstance(dtype, str) else dtype
-        if asked not in DTYPES.values():
+        if asked is None or asked not in DTYPES.values():
             raise ConfigurationError(
                 f"'{dtype}' is no precision of the model: use auto, {', '.join(DTYPES)}.",
                 key="dtype",

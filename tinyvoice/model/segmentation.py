@@ -1,8 +1,8 @@
 """Cut a clip that is longer than the encoder takes into pieces, at its quietest points.
 
-The pieces follow each other without gap or overlap, so that no sample is lost or heard twice. Where
-there is a pause near the limit the cut falls into it; where there is none, into the quietest moment,
-which may be inside a word. Finding speech as such is not done here.
+The pieces follow each other without gap or overlap, so that no sample is lost or heard twice. The
+cut falls into a pause near the limit; where there is none, into the quietest moment, which may be
+inside a word. Finding speech as such is not done here.
 """
 
 from __future__ import annotations
