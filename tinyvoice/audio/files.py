@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 SAMPLE_RATE = 16_000
 """Rate in Hz of everything behind this module."""
 
-_BLOCK_FRAMES = 1 << 16
+_BLOCK_FRAMES = 1 << 14  # what is lost, at most, in front of a damaged place
 _MOST_CHANNELS = 64
 _SNIFFED_BYTES = 4096
 _URL_SCHEMES = ("http://", "https://")
@@ -211,21 +211,24 @@ def _sound_blocks(sound: soundfile.SoundFile, name: str) -> Iterator[NDArray[np.
         except soundfile.LibsndfileError as error:
             if not done:
                 raise AudioError(
-                    f"{name}: is damaged ({error.error_string.rstrip('.')}); "
-                    "export or download it again.",
+                    f"{name}: is damaged ({_reason(error)}); export or download it again.",
                     path=name,
                 ) from error
             logger.warning(
                 "%s: is damaged after %.1f s (%s); what comes before is used.",
                 name,
                 done / sound.samplerate,
-                error.error_string.rstrip("."),
+                _reason(error),
             )
             return
         if not len(block):
             return
         done += len(block)
         yield block
+
+
+def _reason(error: soundfile.LibsndfileError) -> str:
+    return error.error_string.removeprefix("Error : ").rstrip(".")
 
 
 def _load_container(file: BinaryIO, head: bytes, name: str, limits: AudioLimits) -> Audio:
