@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import logging
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -23,19 +24,42 @@ from transformers.models.glmasr.modeling_glmasr import GlmAsrEncoder
 from transformers.utils import ModelOutput
 from transformers.utils.import_utils import is_flash_attn_2_available
 
+from tinyvoice.errors import ConfigurationError
 from tinyvoice.model.configuration import ASRConfig
 from tinyvoice.model.encoder import encode_features
-from tinyvoice.model.generation import GeneratedTokens, PromptTemplate, greedy_decode
+from tinyvoice.model.generation import (
+    GeneratedTokens,
+    PromptTemplate,
+    greedy_decode,
+    search_decode,
+)
 from tinyvoice.model.projectors import build_projector, frame_mask
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+    from tinyvoice.model.processing import ASRProcessor
 
 logger = logging.getLogger(__name__)
 
 AUDIO_TOKEN = "<audio>"
 STOP_TOKENS = ("<|im_end|>", "<|endoftext|>")
 IGNORED_LABEL = -100
+
+# Tokens of a transcript where the configuration sets no bound.
+MAX_NEW_TOKENS = 128
+# What plain greedy decoding has; other values go through generate of transformers.
+PLAIN_GENERATION: dict[str, Any] = {
+    "num_beams": 1,
+    "do_sample": False,
+    "min_new_tokens": 0,
+    "repetition_penalty": 1.0,
+    "length_penalty": 1.0,
+    "no_repeat_ngram_size": 0,
+    "temperature": None,
+    "top_p": None,
+    "top_k": None,
+}
+# Without sampling or beams these change nothing.
+SAMPLING_ONLY = {"temperature", "top_p", "top_k", "length_penalty"}
 
 
 @dataclass
@@ -82,20 +106,41 @@ class ASRModel(PreTrainedModel):
             if config.aligner_classes
             else None
         )
+        self.processor: ASRProcessor | None = None
         self.audio_token_id: int | None = None
         self.stop_token_ids: tuple[int, ...] = ()
-        self.prompt_template: PromptTemplate | None = None
+        self.adapter_settings: Any = None
         self.audio_tower.requires_grad_(not config.freeze_encoder)
         self.projector.requires_grad_(not config.freeze_projector)
         self.language_model.requires_grad_(not config.freeze_language_model)
 
-    def use_tokenizer(self, tokenizer: PreTrainedTokenizerBase) -> None:
-        """Take token ids and the prompt's fixed parts from a tokenizer that knows ``<audio>``."""
-        vocabulary = tokenizer.get_vocab()
-        self.tokenizer = tokenizer
+    def use_processor(self, processor: ASRProcessor) -> None:
+        """Take features, prompts and token ids from a processor."""
+        vocabulary = processor.tokenizer.get_vocab()
+        self.processor = processor
         self.audio_token_id = vocabulary[AUDIO_TOKEN]
         self.stop_token_ids = tuple(vocabulary[t] for t in STOP_TOKENS if t in vocabulary)
-        self.prompt_template = PromptTemplate.from_tokenizer(tokenizer, self.config.system_prompt)
+
+    @property
+    def tokenizer(self) -> Any:
+        """The processor's tokenizer."""
+        return self._need_processor().tokenizer
+
+    def _need_processor(self) -> ASRProcessor:
+        if self.processor is None:
+            raise ConfigurationError(
+                "the model has no tokenizer and no features yet; load it from a checkpoint or give "
+                "it an ASRProcessor with use_processor",
+                key="processor",
+            )
+        return self.processor
+
+    @property
+    def prompt_template(self) -> PromptTemplate:
+        """Token ids before and after the audio, with the configured system prompt."""
+        processor = self._need_processor()
+        ids = processor.prompt_ids(1, self.config.system_prompt or "")
+        return PromptTemplate.around(processor.audio_token_id, ids)
 
     def train(self, mode: bool = True) -> ASRModel:
         """Training mode for the parts that train; frozen parts stay deterministic."""
@@ -106,6 +151,7 @@ class ASRModel(PreTrainedModel):
         return self
 
     def get_input_embeddings(self) -> nn.Module:
+        """The language model's token embedding."""
         return self.language_model.get_input_embeddings()
 
     def encode(
@@ -156,7 +202,7 @@ class ASRModel(PreTrainedModel):
             encoder_hidden, encoder_lengths = self.encode(
                 input_features, input_features_mask, chunk_frames
             )
-            embeds, counts = self.project(encoder_hidden, encoder_lengths)
+            embeds, counts = self.project(self._drop_frames(encoder_hidden), encoder_lengths)
             inputs_embeds = self.scatter_audio(input_ids, inputs_embeds, embeds, counts)
         decoded = self.decoder(inputs_embeds=inputs_embeds, attention_mask=attention_mask)
         head = self.language_model.get_output_embeddings()
@@ -175,6 +221,14 @@ class ASRModel(PreTrainedModel):
             encoder_hidden=encoder_hidden,
             encoder_lengths=encoder_lengths,
         )
+
+    def _drop_frames(self, hidden: Tensor) -> Tensor:
+        """Zero whole encoder frames at random in training, ``audio_token_dropout`` of them."""
+        share = self.config.audio_token_dropout
+        if not self.training or share <= 0:
+            return hidden
+        kept = torch.rand(hidden.shape[:2], device=hidden.device) >= share
+        return hidden * kept[..., None].to(hidden.dtype)
 
     @property
     def decoder(self) -> nn.Module:
@@ -208,16 +262,15 @@ class ASRModel(PreTrainedModel):
         return inputs_embeds.masked_scatter(places[..., None], flat)
 
     def embed_prompts(self, audio_embeds: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
-        """Whole prompts around the audio, left-padded: (batch, tokens, M) and a (batch, tokens) mask.
+        """Whole prompts around the audio: embeddings (batch, tokens, M), mask (batch, tokens).
 
         Left padding puts every clip's next token at the same place. Padding is zero and masked.
         """
-        if self.prompt_template is None:
-            raise ValueError("the model has no tokenizer yet; call use_tokenizer first")
+        template = self.prompt_template
         embed = self.get_input_embeddings()
         device = audio_embeds.device
-        prefix = embed(torch.tensor(self.prompt_template.prefix, dtype=torch.long, device=device))
-        suffix = embed(torch.tensor(self.prompt_template.suffix, dtype=torch.long, device=device))
+        prefix = embed(torch.tensor(template.prefix, dtype=torch.long, device=device))
+        suffix = embed(torch.tensor(template.suffix, dtype=torch.long, device=device))
         rows = [
             torch.cat([prefix, audio_embeds[row, :count].to(prefix.dtype), suffix])
             for row, count in enumerate(counts.tolist())
@@ -236,28 +289,131 @@ class ASRModel(PreTrainedModel):
         input_features: Tensor,
         input_features_mask: Tensor | None = None,
         max_new_tokens: int | None = None,
+        **settings: Any,
     ) -> list[GeneratedTokens]:
-        """Greedy transcripts of a batch as tokens with their log-probabilities."""
+        """Transcripts of a batch as tokens with their log-probabilities.
+
+        Greedy, unless the configuration or ``settings`` (names of ``GenerationConfig``) ask for
+        beams, sampling or penalties. A clip too short for one audio token has no tokens.
+        """
         hidden, lengths = self.encode(input_features, input_features_mask)
         embeds, counts = self.project(hidden, lengths)
-        prompts, mask = self.embed_prompts(embeds, counts)
-        return greedy_decode(
-            self.language_model,
-            prompts,
-            mask,
-            stop_token_ids=self.stop_token_ids,
-            max_new_tokens=max_new_tokens or self.config.max_new_tokens or 128,
+        return self.decode(embeds, counts, max_new_tokens, **settings)
+
+    @torch.inference_mode()
+    def decode(
+        self,
+        audio_embeds: Tensor,
+        counts: Tensor,
+        max_new_tokens: int | None = None,
+        **settings: Any,
+    ) -> list[GeneratedTokens]:
+        """Transcripts of projected clips; see :meth:`generate_with_scores`."""
+        outputs = [GeneratedTokens() for _ in range(counts.shape[0])]
+        heard = counts.nonzero()[:, 0]
+        if not heard.numel():
+            return outputs
+        prompts, mask = self.embed_prompts(audio_embeds[heard], counts[heard])
+        limits: dict[str, Any] = {
+            "stop_token_ids": self.stop_token_ids,
+            "max_new_tokens": max_new_tokens or self.config.max_new_tokens or MAX_NEW_TOKENS,
+        }
+        search = self._search_settings(settings)
+        if search:
+            ids = self.prompt_ids(counts[heard])
+            decoded = search_decode(self.language_model, prompts, mask, ids, **limits, **search)
+        else:
+            decoded = greedy_decode(self.language_model, prompts, mask, **limits)
+        for row, output in zip(heard.tolist(), decoded, strict=True):
+            outputs[row] = output
+        return outputs
+
+    def prompt_ids(self, counts: Tensor) -> Tensor:
+        """Token ids of the prompts that :meth:`embed_prompts` embeds, padded alike."""
+        processor = self._need_processor()
+        rows = [processor.prompt_ids(n, self.config.system_prompt or "") for n in counts.tolist()]
+        longest = max(len(row) for row in rows)
+        padding = self.stop_token_ids[-1] if self.stop_token_ids else 0
+        return torch.tensor(
+            [[padding] * (longest - len(row)) + row for row in rows], device=counts.device
         )
+
+    def _search_settings(self, settings: dict[str, Any]) -> dict[str, Any]:
+        """Generation settings that differ from plain greedy decoding; empty for greedy."""
+        asked = {key: getattr(self.config, key) for key in PLAIN_GENERATION} | settings
+        changed = {
+            key: value
+            for key, value in asked.items()
+            if value is not None and value != PLAIN_GENERATION.get(key)
+        }
+        if not changed.keys() - SAMPLING_ONLY and not asked["do_sample"]:
+            return {}
+        return changed
 
     def generate(  # type: ignore[override]
         self,
         input_features: Tensor,
         input_features_mask: Tensor | None = None,
         max_new_tokens: int | None = None,
+        **settings: Any,
     ) -> list[list[int]]:
-        """Greedy transcripts of a batch as token ids, without prompt and stop token."""
-        outputs = self.generate_with_scores(input_features, input_features_mask, max_new_tokens)
+        """Transcripts of a batch as token ids, without prompt and stop token."""
+        outputs = self.generate_with_scores(
+            input_features, input_features_mask, max_new_tokens, **settings
+        )
         return [output.ids for output in outputs]
+
+    @classmethod
+    def from_pretrained(  # type: ignore[override]
+        cls,
+        name: str | Path = "embedded",
+        *,
+        device: str | torch.device | None = "auto",
+        dtype: str | torch.dtype | None = "auto",
+        load_in_8bit: bool = False,
+        revision: str | None = None,
+        max_file_bytes: int | None = None,
+        config: ASRConfig | None = None,
+        **loading: Any,
+    ) -> ASRModel:
+        """Load ``"embedded"``, a folder, or a Hub repository, ready to transcribe.
+
+        ``device`` and ``dtype`` ``"auto"`` are chosen by what the machine does well.
+        ``max_file_bytes`` bounds the weight files that are read. Of transformers' loading
+        arguments, ``device_map`` and ``torch_dtype`` are taken as the other names of device and
+        precision; the rest has no meaning here, and code in a checkpoint is never run. Raises
+        :class:`~tinyvoice.errors.CheckpointError` and
+        :class:`~tinyvoice.errors.ConfigurationError`.
+        """
+        from tinyvoice.model.checkpoint import load_checkpoint
+        from tinyvoice.model.devices import choose
+
+        device = loading.get("device_map") or device or "auto"
+        dtype = loading.get("torch_dtype") or dtype or "auto"
+        if load_in_8bit and dtype == "auto":
+            dtype = torch.float32
+        place, precision = choose(device, dtype)
+        model = load_checkpoint(
+            name,
+            device=place,
+            dtype=precision,
+            revision=revision,
+            max_file_bytes=max_file_bytes,
+            config=config,
+        )
+        if load_in_8bit:
+            from tinyvoice.model.quantization import quantize
+
+            quantize(model)
+        return model
+
+    def save_pretrained(  # type: ignore[override]
+        self, save_directory: str | Path, *, dtype: torch.dtype | None = None, **_: Any
+    ) -> None:
+        """Write a checkpoint in tiny-audio's layout; ``dtype`` is the precision in the file."""
+        from tinyvoice.model.checkpoint import save_checkpoint
+
+        save_checkpoint(self, save_directory, dtype=dtype)
 
 
 def is_trainable(module: nn.Module) -> bool:

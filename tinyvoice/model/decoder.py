@@ -1,0 +1,157 @@
+"""One pass of a Qwen3 decoder over new embeddings, with what came before in a cache.
+
+For a model of a few layers most of a decoding step in transformers goes into the way around the
+arithmetic: building masks, rotary angles and output objects anew for each token. :class:`Decoder`
+runs the same modules' weights directly. It computes what ``Qwen3Model.forward`` computes, which the
+tests hold it to, and works with adapted and quantised linear layers, since it calls the layers'
+own projections. Language models of another class, or with sliding windows or rescaled rotary
+angles, go through their own forward.
+
+It keeps no state: the cache and the positions are the caller's. It does not choose tokens.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import DynamicCache
+from transformers.models.qwen3.modeling_qwen3 import Qwen3ForCausalLM
+
+
+def new_cache(language_model: Any) -> DynamicCache:
+    """An empty cache of keys and values for a language model."""
+    return DynamicCache(config=language_model.config)
+
+
+class Decoder:
+    """Runs a language model's layers over embeddings; ``positions`` bounds the rotary table."""
+
+    def __init__(self, language_model: Any, positions: int) -> None:
+        self.language_model = language_model
+        self.model = language_model.get_decoder()
+        self.head = language_model.get_output_embeddings()
+        self.direct = runs_directly(language_model)
+        if self.direct:
+            weight = self.model.norm.weight
+            every = torch.arange(positions, device=weight.device)[None]
+            cos, sin = self.model.rotary_emb(weight, every)
+            self.cos, self.sin = cos[0], sin[0]
+
+    def __call__(
+        self,
+        embeds: Tensor,
+        positions: Tensor,
+        cache: DynamicCache,
+        visible: Tensor | None = None,
+    ) -> Tensor:
+        """Final hidden states (batch, tokens, M) of ``embeds``, whose keys join the cache.
+
+        ``positions`` (batch or 1, tokens) count from each row's first real token. ``visible``
+        (batch, past + tokens) marks real tokens where rows are padded; None means all are.
+        """
+        if not self.direct:
+            return self.model(
+                inputs_embeds=embeds,
+                position_ids=positions,
+                past_key_values=cache,
+                attention_mask=None if visible is None else visible.long(),
+                use_cache=True,
+            ).last_hidden_state
+        past, tokens = cache.get_seq_length(), embeds.shape[1]
+        mask = causal_mask(visible, past, tokens, embeds.device)
+        causal = mask is None and tokens > 1
+        # One angle per position, the same for all heads: (batch, tokens, 1, head_dim).
+        cos, sin = self.cos[positions][:, :, None], self.sin[positions][:, :, None]
+        hidden = embeds
+        for index, layer in enumerate(self.model.layers):
+            attended = attend(
+                layer.self_attn, rms_norm(hidden, layer.input_layernorm), cos, sin,
+                cache, index, mask, causal,
+            )  # fmt: skip
+            hidden = hidden + attended
+            mlp = layer.mlp
+            normed = rms_norm(hidden, layer.post_attention_layernorm)
+            hidden = hidden + mlp.down_proj(mlp.act_fn(mlp.gate_proj(normed)) * mlp.up_proj(normed))
+        return rms_norm(hidden, self.model.norm)
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Scores of the next token, float32 (…, vocabulary)."""
+        return self.head(hidden).float()
+
+    def embed(self, tokens: Tensor) -> Tensor:
+        """Embeddings of token ids."""
+        return self.model.embed_tokens(tokens)
+
+
+def runs_directly(language_model: Any) -> bool:
+    """Whether :class:`Decoder` knows all that this language model's forward does."""
+    if not isinstance(language_model, Qwen3ForCausalLM):
+        return False
+    config: Any = language_model.config
+    return (
+        set(config.layer_types or ["full_attention"]) == {"full_attention"}
+        and config.rope_parameters["rope_type"] == "default"
+        and not str(config._attn_implementation).startswith("flash")
+    )
+
+
+def rms_norm(hidden: Tensor, norm: Any) -> Tensor:
+    """Root-mean-square normalisation with a Qwen3 norm module's weight, in float32 inside."""
+    if hidden.dtype == torch.float32:
+        return nn.functional.rms_norm(hidden, norm.weight.shape, norm.weight, norm.variance_epsilon)
+    return norm(hidden)
+
+
+def attend(
+    attention: Any,
+    hidden: Tensor,
+    cos: Tensor,
+    sin: Tensor,
+    cache: DynamicCache,
+    index: int,
+    mask: Tensor | None,
+    causal: bool,
+) -> Tensor:
+    """Grouped-query self-attention of one layer, (batch, tokens, M) to the same."""
+    batch, tokens, _ = hidden.shape
+    shape = (batch, tokens, -1, attention.head_dim)
+    query = rms_norm(attention.q_proj(hidden).view(shape), attention.q_norm)
+    key = rms_norm(attention.k_proj(hidden).view(shape), attention.k_norm)
+    value = attention.v_proj(hidden).view(shape).transpose(1, 2)
+    query = rotate(query, cos, sin).transpose(1, 2)
+    key = rotate(key, cos, sin).transpose(1, 2)
+    keys, values = cache.update(key, value, index)
+    output = nn.functional.scaled_dot_product_attention(
+        query,
+        keys,
+        values,
+        attn_mask=mask,
+        is_causal=causal,
+        scale=attention.scaling,
+        enable_gqa=attention.num_key_value_groups > 1,
+    )
+    return attention.o_proj(output.transpose(1, 2).reshape(batch, tokens, -1))
+
+
+def rotate(states: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Rotary position embedding of (batch, tokens, heads, head_dim)."""
+    first, second = states.chunk(2, dim=-1)
+    return states * cos + torch.cat((-second, first), dim=-1) * sin
+
+
+def causal_mask(
+    visible: Tensor | None, past: int, tokens: int, device: torch.device
+) -> Tensor | None:
+    """Boolean (batch or 1, 1, tokens, past + tokens), or None where the plain kernel will do."""
+    if visible is None and (tokens == 1 or past == 0):
+        return None
+    mask = torch.ones(tokens, past + tokens, dtype=torch.bool, device=device).tril(past)[None, None]
+    if visible is None:
+        return mask
+    mask = mask & visible.bool()[:, None, None]
+    if past == 0:
+        # Padding in front sees itself, or its softmax is not a number.
+        mask = mask | torch.eye(tokens, dtype=torch.bool, device=device)
+    return mask
