@@ -185,14 +185,17 @@ def _first_sentence(module: str) -> str:
         found = importlib.util.find_spec(top)
     except (ImportError, ValueError):
         found = None
-    for folder in (found.submodule_search_locations or []) if found else []:
-        source = Path(folder, *inner).with_suffix(".py")
+    if found is None:
+        return "(not installed)"
+    folders = found.submodule_search_locations or []
+    sources = [Path(folder, *inner).with_suffix(".py") for folder in folders]
+    for source in sources if inner else [Path(found.origin or "")]:
         try:
             docstring = ast.get_docstring(ast.parse(source.read_text(encoding="utf-8")))
         except (OSError, SyntaxError, ValueError):
             continue
         return docstring.splitlines()[0] if docstring else ""
-    return "(not installed)"
+    return "(broken)"
 
 
 def _one_line(error: BaseException) -> str:

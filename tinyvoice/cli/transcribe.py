@@ -8,6 +8,7 @@ exit code is 1. The model is imported and loaded only once there is something fo
 from __future__ import annotations
 
 import json
+import logging
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -23,7 +24,10 @@ from tinyvoice.errors import AudioError, TinyvoiceError
 
 if TYPE_CHECKING:
     from tinyvoice.audio import Audio, AudioLimits
+    from tinyvoice.model.modeling import ASRModel
     from tinyvoice.model.transcript import Transcript
+
+logger = logging.getLogger(__name__)
 
 app = typer.Typer(add_completion=False)
 
@@ -158,12 +162,12 @@ def transcribe(
     options = {"device": device.value, "dtype": dtype.value, "load_in_8bit": int8}
     failures = 0
     with Activity("Reading", total=len(files)) as activity:
-        loaded: Any = None
+        loaded: ASRModel | None = None
         reader = _Reader(files, limits)
         for clips in reader.batches(batch_size):
             if loaded is None:
                 activity.describe(f"Loading the model {model}")
-                loaded = _load(model, options)
+                loaded = load_model(model, **options)
             activity.describe("Transcribing " + clips[0].name)
             results = _transcribe(loaded, [clip.audio for clip in clips], timed, batch_size)
             for clip, result in zip(clips, results, strict=True):
@@ -236,6 +240,7 @@ class _Reader:
                 "tinyvoice transcribe - < recording.wav",
                 path=name,
             )
+        logger.debug("reading standard input")
         return _Clip(name, load_audio(sys.stdin.buffer, name=name, limits=self._limits))
 
 
@@ -243,20 +248,20 @@ def _display_name(file: str) -> str:
     return "standard input" if file == STANDARD_INPUT else file
 
 
-def _load(model: str, options: dict[str, Any]) -> Any:
+def load_model(name: str, **options: Any) -> ASRModel:
+    """Load a model for use on the command line: without the progress and advice of transformers."""
     from tinyvoice.model.modeling import ASRModel
 
     if not debugging():
-        # Progress of transformers' own and its advice to programmers: not for this audience.
         from transformers.utils import logging as transformers_logging
 
         transformers_logging.set_verbosity_error()
         transformers_logging.disable_progress_bar()
-    return ASRModel.from_pretrained(model, **options)
+    return ASRModel.from_pretrained(name, **options)
 
 
 def _transcribe(
-    model: Any, clips: Sequence[Audio], timed: bool, batch_size: int
+    model: ASRModel, clips: Sequence[Audio], timed: bool, batch_size: int
 ) -> list[Transcript | TinyvoiceError]:
     """Transcribe clips together; if one of them makes that fail, one by one."""
     options = {"word_timestamps": timed, "batch_size": batch_size}
@@ -314,7 +319,7 @@ class _Writer:
             if self._words:
                 lines += [
                     f"{word.start:9.3f} {word.end:9.3f} {word.confidence:6.3f}  {word.text}"
-                    for word in transcript.words or ()
+                    for word in transcript.words
                 ]
             return "\n".join(lines) + "\n"
         from tinyvoice.cli.subtitles import format_srt, format_vtt, make_cues, spread_words
@@ -338,7 +343,7 @@ def _record(name: str, transcript: Transcript, words: bool) -> dict[str, Any]:
                 "end": round(word.end, 3),
                 "confidence": _rounded(word.confidence),
             }
-            for word in transcript.words or ()
+            for word in transcript.words
         ]
     return record
 
