@@ -445,7 +445,7 @@ def replace_meta_buffers(model: nn.Module, device: torch.device) -> None:
         empty = [name for name, buffer in module.named_buffers(recurse=False) if buffer.is_meta]
         if not empty:
             continue
-        fresh: Any = type(module)(config=module.config)  # type: ignore[call-arg]
+        fresh: Any = type(module)(config=module.config)
         for name in empty:
             module.register_buffer(name, getattr(fresh, name).to(device), persistent=False)
 
@@ -468,7 +468,7 @@ def load_processor(folder: Path, fallback: Path, tokenizer: Any) -> Any:
     content = {key: value for key, value in content.items() if key != "auto_map"}
     template = folder / "chat_template.jinja"
     try:
-        extractor = WhisperFeatureExtractor.from_dict(content)
+        extractor: Any = WhisperFeatureExtractor.from_dict(content)
         chat_template = template.read_text(encoding="utf-8") if template.is_file() else None
         return ASRProcessor(extractor, tokenizer, chat_template=chat_template)
     except (TypeError, ValueError, ConfigurationError) as error:
@@ -535,7 +535,7 @@ def stored_tensors(model: ASRModel) -> dict[str, torch.Tensor]:
 def stored_config(model: ASRModel, folder: Path) -> dict[str, Any]:
     """``config.json``: the configuration with the modules' true sizes in it."""
     content = json.loads(model.config.to_json_string(use_diff=True))
-    rows = model.get_input_embeddings().weight.shape[0]
+    rows = model.language_model.get_input_embeddings().weight.shape[0]
     content["text_config"]["vocab_size"] = int(rows)
     content["vocab_size"] = int(rows)
     content["architectures"] = ["ASRModel"]

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -31,6 +32,7 @@ from tinyvoice.model.generation import (
     GeneratedTokens,
     PromptTemplate,
     greedy_decode,
+    greedy_steps,
     search_decode,
 )
 from tinyvoice.model.projectors import build_projector, frame_mask
@@ -124,9 +126,10 @@ class ASRModel(PreTrainedModel):
     @property
     def tokenizer(self) -> Any:
         """The processor's tokenizer."""
-        return self._need_processor().tokenizer
+        return self.need_processor().tokenizer
 
-    def _need_processor(self) -> ASRProcessor:
+    def need_processor(self) -> ASRProcessor:
+        """The processor; raises :class:`ConfigurationError` where the model has none yet."""
         if self.processor is None:
             raise ConfigurationError(
                 "the model has no tokenizer and no features yet; load it from a checkpoint or give "
@@ -138,7 +141,7 @@ class ASRModel(PreTrainedModel):
     @property
     def prompt_template(self) -> PromptTemplate:
         """Token ids before and after the audio, with the configured system prompt."""
-        processor = self._need_processor()
+        processor = self.need_processor()
         ids = processor.prompt_ids(1, self.config.system_prompt or "")
         return PromptTemplate.around(processor.audio_token_id, ids)
 
@@ -250,7 +253,7 @@ class ASRModel(PreTrainedModel):
         self, input_ids: Tensor, inputs_embeds: Tensor, audio_embeds: Tensor, counts: Tensor
     ) -> Tensor:
         """Replace the embeddings of ``<audio>`` positions by each clip's audio embeddings."""
-        places = input_ids == self.audio_token_id
+        places = torch.eq(input_ids, cast(int, self.audio_token_id))
         found = places.sum(-1)
         if not torch.equal(found, counts.to(found)):
             raise ValueError(
@@ -330,7 +333,7 @@ class ASRModel(PreTrainedModel):
 
     def prompt_ids(self, counts: Tensor) -> Tensor:
         """Token ids of the prompts that :meth:`embed_prompts` embeds, padded alike."""
-        processor = self._need_processor()
+        processor = self.need_processor()
         rows = [processor.prompt_ids(n, self.config.system_prompt or "") for n in counts.tolist()]
         longest = max(len(row) for row in rows)
         padding = self.stop_token_ids[-1] if self.stop_token_ids else 0
@@ -350,7 +353,7 @@ class ASRModel(PreTrainedModel):
             return {}
         return changed
 
-    def generate(  # type: ignore[override]
+    def generate(
         self,
         input_features: Tensor,
         input_features_mask: Tensor | None = None,
@@ -362,6 +365,62 @@ class ASRModel(PreTrainedModel):
             input_features, input_features_mask, max_new_tokens, **settings
         )
         return [output.ids for output in outputs]
+
+    @torch.inference_mode()
+    def decode_steps(self, audio_embeds: Tensor, counts: Tensor) -> Iterator[list[int]]:
+        """Greedy transcript of one projected clip, as all ids so far after each new token."""
+        if not int(counts[0]):
+            return
+        prompts, mask = self.embed_prompts(audio_embeds, counts)
+        ids: list[int] = []
+        for _, tokens, _ in greedy_steps(
+            self.language_model,
+            prompts,
+            mask,
+            stop_token_ids=self.stop_token_ids,
+            max_new_tokens=self.config.max_new_tokens or MAX_NEW_TOKENS,
+        ):
+            ids.append(tokens[0])
+            yield list(ids)
+
+    def transcribe(
+        self,
+        audio: Any,
+        *,
+        sample_rate: int | None = None,
+        word_timestamps: bool = False,
+        batch_size: int = 16,
+        **generation: Any,
+    ) -> Any:
+        """Transcribe one clip, or a list of clips.
+
+        ``audio`` is a path, a URL, bytes of a file, an array or an ``Audio``, of any length;
+        ``sample_rate`` is that of arrays, 16 kHz unless said. ``batch_size`` pieces of at most 30 s
+        run together. ``generation`` may hold ``max_new_tokens`` and names of ``GenerationConfig``.
+
+        Returns a :class:`~tinyvoice.model.transcript.Transcript`, or a list of them for a list.
+        Raises :class:`~tinyvoice.errors.AudioError` for a source that cannot be read.
+        """
+        from tinyvoice.model.transcription import transcribe
+
+        return transcribe(
+            self,
+            audio,
+            sample_rate=sample_rate,
+            word_timestamps=word_timestamps,
+            batch_size=batch_size,
+            **generation,
+        )
+
+    def generate_streaming(self, audio: Any, *, sample_rate: int | None = None) -> Iterator[str]:
+        """A finished clip's transcript in pieces, each as soon as its token is decoded.
+
+        Joined, the pieces are the transcript that :meth:`transcribe` gives, except that a loop at
+        the end is not cut: it is only known as one when it has been spoken.
+        """
+        from tinyvoice.model.transcription import generate_streaming
+
+        return generate_streaming(self, audio, sample_rate=sample_rate)
 
     @classmethod
     def from_pretrained(  # type: ignore[override]

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from itertools import pairwise
 
+THINK_START = "<think>"
 THINK_BLOCK = re.compile(r"<think>.*?(?:</think>|\Z)", re.DOTALL)
 # What is left of a block whose beginning lies in the prompt.
 THINK_END = re.compile(r"\A.*?</think>", re.DOTALL)
