@@ -56,7 +56,7 @@ class EntityErrors:
     words: int
     missed: int
     confusions: list[tuple[str, str, int]]
-    """Reference word, what was written for it (empty if nothing), how often; most frequent first."""
+    """Reference word, what was written for it (or nothing), how often; most frequent first."""
 
     @property
     def rate(self) -> float:

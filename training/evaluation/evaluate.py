@@ -17,7 +17,7 @@ from typing import Any, Protocol
 
 from tinyvoice.audio.files import SAMPLE_RATE
 from tinyvoice.errors import TinyvoiceError
-from tinyvoice.model.transcript import Transcript, Word
+from tinyvoice.model.transcript import Transcript
 from training.evaluation.test_sets import Example, Samples, WordTimes
 from training.evaluation.wer import WordErrors, word_errors
 from training.evaluation.word_times import MatchedWord, match_words
@@ -169,7 +169,7 @@ def compare(
     processing: float,
 ) -> Result:
     """Count the errors of one transcript and pair its words' times with the known ones."""
-    heard: tuple[Word, ...] = transcript.words or ()
+    heard = transcript.words
     return Result(
         name=example.name,
         group=example.group,

@@ -124,11 +124,11 @@ class NonSpeech:
     seed: int
 
     def load(self) -> tuple[Samples, WordTimes | None]:
-        """Make the sound, at a level drawn between -55 and -10 dB of full scale."""
+        """Make the sound, at a level drawn between -55 and -3 dB of full scale."""
         generator = np.random.default_rng(self.seed)
         shape = _NON_SPEECH[self.kind](round(self.seconds * SAMPLE_RATE), generator)
         peak = float(np.abs(shape).max(initial=0.0))
-        level = 10 ** (generator.uniform(-55, -10) / 20)
+        level = 10 ** (generator.uniform(-55, -3) / 20)
         if self.kind == "silence":
             level = min(peak, 1.0)  # keeps its own level: nothing, or the last bits of a converter
         return (shape * (level / peak if peak else 0.0)).astype(np.float32), ()
@@ -413,8 +413,7 @@ def _hub_data_set(name: str, request: Request) -> TestSet:
         rows = datasets.load_dataset(
             name, request.configuration, split=request.split, streaming=True
         )
-        columns = set(rows.column_names or rows.features or ())
-        text_column = request.text_column or next(c for c in _TEXT_COLUMNS if c in columns)
+        text_column = _text_column(name, set(rows.column_names or rows.features or ()), request)
         # The bytes as they are: our own reader decodes them, and torchcodec is not needed.
         rows = rows.cast_column(request.audio_column, datasets.Audio(decode=False))
         if request.count is not None:
@@ -428,12 +427,6 @@ def _hub_data_set(name: str, request: Request) -> TestSet:
             )
             for index, row in enumerate(rows)
         ]
-    except StopIteration as error:
-        raise ConfigurationError(
-            f"{name} has no column of transcripts that is known ({', '.join(_TEXT_COLUMNS)}): name "
-            f"it with --text-column; its columns are {', '.join(sorted(columns))}.",
-            key="text_column",
-        ) from error
     except (OSError, ValueError, KeyError) as error:
         raise ConfigurationError(
             f"The data set {name} cannot be read ({' '.join(str(error).split())[:300]}): check its "
@@ -441,6 +434,18 @@ def _hub_data_set(name: str, request: Request) -> TestSet:
             key="dataset",
         ) from error
     return TestSet(Path(name).name, f"{name} ({request.split})", examples)
+
+
+def _text_column(name: str, columns: set[str], request: Request) -> str:
+    wanted = (request.text_column,) if request.text_column else _TEXT_COLUMNS
+    for column in wanted:
+        if column in columns:
+            return column
+    raise ConfigurationError(
+        f"{name} has no column {' or '.join(wanted)} with transcripts: name it with --text-column; "
+        f"its columns are {', '.join(sorted(columns))}.",
+        key="text_column",
+    )
 
 
 def _stored_audio(value: dict[str, Any]) -> AudioFile:
