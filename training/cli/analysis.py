@@ -21,6 +21,7 @@ from training.evaluation.analysis import (
 )
 from training.evaluation.evaluate import Result
 from training.evaluation.report import read_results
+from training.evaluation.results_table import figures_table, replace_table
 
 app = typer.Typer(
     help="Look into the errors of an evaluation.",
@@ -112,6 +113,23 @@ def compare(first: Results, second: Results, limit: Limit = 10, as_json: AsJson 
         console.print(f"\n[bold]{len(changes)} {title}[/bold]")
         for change in changes[:limit]:
             _print_change(console, change)
+
+
+@app.command("table")
+def table(
+    results: Annotated[Path, typer.Argument(help="Folder that `tinyvoice eval -o` wrote.")],
+    into: Annotated[
+        list[Path] | None,
+        typer.Option(help="Document whose table of figures is replaced; may be repeated."),
+    ] = None,
+) -> None:
+    """Print the figures as a Markdown table, or put it into documents."""
+    figures = figures_table(results)
+    if not into:
+        print(figures)
+    for document in into or []:
+        text = document.read_text(encoding="utf-8")
+        document.write_text(replace_table(text, figures), encoding="utf-8")
 
 
 def _print_change(console: Console, change: Change) -> None:
