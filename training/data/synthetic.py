@@ -11,12 +11,13 @@ import hashlib
 import os
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
 from tinyvoice.errors import ConfigurationError
+from training.settings import parse_settings
 from training.synthesis.corpus import CorpusSettings as SpeechSettings
 from training.synthesis.corpus import make_corpus, plan
 from training.synthesis.grammar import sentences
@@ -50,18 +51,12 @@ class SyntheticSettings:
         """Take settings from a configuration.
 
         Raises:
-            ConfigurationError: an unknown key.
+            ConfigurationError: an unknown key, or a value of the wrong kind.
         """
-        known = {entry.name for entry in fields(cls)}
-        for key in values:
-            if key not in known:
-                raise ConfigurationError(
-                    f"synthesis.{key} is not a setting: choose among {', '.join(sorted(known))}.",
-                    key=f"synthesis.{key}",
-                )
-        tuples = {key: _voices(values[key]) for key in ("voices", "eval_voices") if values.get(key)}
-        plain = {k: v for k, v in values.items() if k not in ("voices", "eval_voices")}
-        return cls(**plain, **tuples)
+        settings = dict(values)
+        for key in ("voices", "eval_voices"):
+            settings[key] = _voices(settings.get(key))
+        return parse_settings(cls, settings, "synthesis")
 
 
 def make_synthetic_manifest(

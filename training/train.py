@@ -1,0 +1,181 @@
+"""Train a model as a Hydra configuration says: ``python -m training.train +experiments=mosa``.
+
+Reads ``configs/``, opens the data, builds the model of the stage, and hands both to the trainer.
+Any key can be overridden on the command line; ``accelerate launch -m training.train …`` uses many
+devices. ``tinyvoice train …`` is the same program.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tinyvoice.errors import ConfigurationError, MissingExtraError, TinyvoiceError
+from training.data.augmentation import build_augmentation
+from training.data.collator import ClipSettings
+from training.data.corpora import Corpus, CorpusSettings, Labels, Limits, Split, open_corpus
+from training.data.manifest import OnError
+from training.data.mixing import Mixture
+from training.settings import parse_settings
+from training.stages import ModelSettings, Stage, build_model
+from training.trainer import Trainer, TrainerSettings, TrainingResult
+
+try:
+    import hydra
+    from omegaconf import DictConfig, OmegaConf
+except ImportError as missing:
+    raise MissingExtraError("training", "Training") from missing
+
+logger = logging.getLogger(__name__)
+
+CONFIGS = Path(__file__).resolve().parent.parent / "configs"
+SHOWN_ERRORS = 5
+
+
+@dataclass(frozen=True)
+class DataSettings:
+    """What to train and evaluate on, and what happens to it."""
+
+    corpora: tuple[CorpusSettings, ...] = ()
+    max_train_samples: int | None = None
+    """A bound on all training samples together, drawn at random."""
+    max_eval_samples: int | None = 500
+    shortest_s: float = 0.1
+    longest_s: float = 30.0
+    labels: Labels = "lower"
+    on_error: OnError = "raise"
+    """``skip`` leaves broken manifest lines and unreadable audio out and counts them."""
+    seed: int = 0
+    cut_probability: float = 0.0
+    """How often a clip with known word times ends at a random point, its label with it."""
+    empty_probability: float = 0.0
+    """How often a clip is replaced by silence, noise or tones with an empty label."""
+    augmentation: dict[str, Any] = field(default_factory=dict)
+    """Transforms by name (`training.data.augmentation.TRANSFORMS`) with their settings."""
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """A whole configuration."""
+
+    output_dir: str
+    stage: Stage = "projector"
+    data: DataSettings = field(default_factory=DataSettings)
+    model: ModelSettings = field(default_factory=ModelSettings)
+    training: TrainerSettings = field(default_factory=TrainerSettings)
+
+
+def run(configuration: Mapping[str, Any]) -> TrainingResult:
+    """Train as a configuration says, a mapping like the one that Hydra composes.
+
+    Raises:
+        TinyvoiceError: whatever is wrong with configuration, data or checkpoint, in one sentence.
+    """
+    import torch
+
+    settings = parse_settings(RunSettings, configuration, "")
+    torch.manual_seed(settings.training.seed)
+    model = build_model(settings.model, settings.stage)
+    trainer_options: dict[str, Any] = {
+        "clip_settings": ClipSettings(
+            seed=settings.training.seed,
+            cut_probability=settings.data.cut_probability,
+            empty_probability=settings.data.empty_probability,
+            system_prompt=model.config.system_prompt or "",
+            aligner_alphabet=model.config.aligner_alphabet,
+            skip_unreadable=settings.data.on_error == "skip",
+        ),
+        "augmentation": build_augmentation(settings.data.augmentation),
+        "chunk_mask_probability": settings.model.chunk_mask_probability,
+        "chunk_frames": settings.model.chunk_frames,
+        "configuration": configuration,
+    }
+    train_clips, eval_clips = open_data(settings.data)
+    return Trainer(
+        model,
+        settings.output_dir,
+        train_clips,
+        settings.training,
+        eval_clips=eval_clips,
+        **trainer_options,
+    ).run()
+
+
+def open_data(settings: DataSettings) -> tuple[Mixture, Mixture | None]:
+    """Open all corpora and mix them; say what was taken and what was left out.
+
+    With many processes the first one opens them alone, so that what is made or measured is made
+    once.
+    """
+    from accelerate import PartialState
+
+    if not settings.corpora:
+        raise ConfigurationError(
+            "data.corpora is empty: choose a group, such as data=synthesis, or list corpora.",
+            key="data.corpora",
+        )
+    state = PartialState()
+    with state.main_process_first():
+        train = _open_split(settings, "train", settings.max_train_samples)
+        evaluation = _open_split(settings, "eval", settings.max_eval_samples)
+    if train is None:
+        raise ConfigurationError(
+            "No corpus under data.corpora has a training part: set manifest, train_splits or "
+            "synthesis.",
+            key="data.corpora",
+        )
+    if state.is_main_process:
+        _report(train, "training")
+        if evaluation is not None:
+            _report(evaluation, "evaluation")
+    return train, evaluation
+
+
+def _open_split(settings: DataSettings, split: Split, most: int | None) -> Mixture | None:
+    """Open one side of the data."""
+    limits = Limits(
+        shortest_s=settings.shortest_s,
+        longest_s=settings.longest_s,
+        labels=settings.labels,
+        on_error=settings.on_error,
+        most=most,
+    )
+    opened: list[tuple[Corpus, CorpusSettings]] = []
+    for corpus_settings in settings.corpora:
+        corpus = open_corpus(corpus_settings, split, limits)
+        if corpus is not None:
+            opened.append((corpus, corpus_settings))
+    if not opened:
+        return None
+    targets = [s.target_samples if split == "train" else None for _, s in opened]
+    return Mixture([c for c, _ in opened], targets, most=most, seed=settings.seed)
+
+
+def _report(mixture: Mixture, what: str) -> None:
+    """Say how many clips each corpus gives and what was dropped."""
+    for corpus, count in zip(mixture.corpora, mixture.counts().values(), strict=True):
+        left_out = f"; left out: {corpus.dropped}" if str(corpus.dropped) else ""
+        print(f"{what}: {count} clips of {corpus.name}{left_out}", file=sys.stderr)
+        for error in corpus.dropped.errors[:SHOWN_ERRORS]:
+            print(f"  {error}", file=sys.stderr)
+
+
+@hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name="config")
+def hydra_main(config: DictConfig) -> None:
+    """Run a composed configuration; errors meant for the user end the program with one sentence."""
+    configuration = OmegaConf.to_container(config, resolve=True)
+    assert isinstance(configuration, dict)
+    Path(configuration["output_dir"]).mkdir(parents=True, exist_ok=True)
+    try:
+        run({str(key): value for key, value in configuration.items()})
+    except TinyvoiceError as error:
+        print(f"Error: {error}", file=sys.stderr)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    hydra_main()
