@@ -14,6 +14,7 @@ from __future__ import annotations
 import random as python_random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -205,14 +206,17 @@ class Tilt:
 
     def __call__(self, clip: Clip, random: Random) -> Clip:
         """A tilt around 1 kHz and one broad resonance or dip; the level stays."""
-        spectrum = np.fft.rfft(clip.samples)
-        octaves = np.log2(np.maximum(_frequencies(len(clip.samples)), 50.0) / 1000.0)
-        gain_db = random.uniform(-self.most_db_per_octave, self.most_db_per_octave) * octaves
+        tilt = random.uniform(-self.most_db_per_octave, self.most_db_per_octave)
         centre, width = random.uniform(-3.0, 2.5), random.uniform(0.3, 1.2)
         bump = random.uniform(-self.most_db_bump, self.most_db_bump)
-        gain_db += bump * np.exp(-0.5 * ((octaves - centre) / width) ** 2)
-        shaped = np.fft.irfft(spectrum * 10 ** (gain_db / 20), n=len(clip.samples))
-        return replace(clip, samples=_with_level(shaped.astype(np.float32), clip.samples))
+
+        def gain(frequencies: Samples) -> NDArray[Any]:
+            octaves = np.log2(np.maximum(frequencies, 50.0) / 1000.0)
+            gain_db = tilt * octaves + bump * np.exp(-0.5 * ((octaves - centre) / width) ** 2)
+            return 10 ** (gain_db / 20)
+
+        shaped = shape_spectrum(clip.samples, gain)
+        return replace(clip, samples=_with_level(shaped, clip.samples))
 
 
 @dataclass(frozen=True)
@@ -432,10 +436,10 @@ def _slow_envelope(count: int, random: Random) -> Samples:
 
 def coloured_noise(count: int, colour: str, random: Random) -> Samples:
     """Return ``(count,)`` samples of noise of unit level, one of `NOISE_SLOPES`."""
-    spectrum = np.fft.rfft(random.standard_normal(count, dtype=np.float32))
     slope, knee = NOISE_SLOPES[colour], SPEECH_KNEE_HZ if colour == "speech" else 30.0
-    spectrum *= np.maximum(_frequencies(count), knee) ** (-slope / 2)
-    noise = np.fft.irfft(spectrum, n=count).astype(np.float32)
+    noise = random.standard_normal(count, dtype=np.float32)
+    if slope:
+        noise = shape_spectrum(noise, lambda hertz: np.maximum(hertz, knee) ** (-slope / 2))
     return noise / (np.sqrt(np.mean(noise**2)) + np.float32(1e-12))
 
 
@@ -465,11 +469,22 @@ def mu_law(samples: Samples) -> Samples:
 
 def band_pass(samples: Samples, bottom_hz: float, top_hz: float) -> Samples:
     """Fade out what lies below ``bottom_hz`` and above ``top_hz``, within a sixth of an octave."""
-    frequencies = _frequencies(len(samples))
-    gain = np.clip((top_hz * 1.06 - frequencies) / (top_hz * 0.12), 0.0, 1.0)
-    if bottom_hz > 1.0:
-        gain *= np.clip((frequencies - bottom_hz * 0.94) / (bottom_hz * 0.12), 0.0, 1.0)
-    return np.fft.irfft(np.fft.rfft(samples) * gain, n=len(samples)).astype(np.float32)
+
+    def gain(frequencies: Samples) -> NDArray[Any]:
+        passed = np.clip((top_hz * 1.06 - frequencies) / (top_hz * 0.12), 0.0, 1.0)
+        if bottom_hz > 1.0:
+            passed *= np.clip((frequencies - bottom_hz * 0.94) / (bottom_hz * 0.12), 0.0, 1.0)
+        return passed
+
+    return shape_spectrum(samples, gain)
+
+
+def shape_spectrum(samples: Samples, gain: Callable[[Samples], NDArray[Any]]) -> Samples:
+    """Multiply the spectrum by a gain, a function of the frequency in Hz."""
+    size = _fast_size(len(samples))
+    spectrum = np.fft.rfft(samples, size)
+    spectrum *= gain(_frequencies(size)).astype(np.float32)
+    return np.fft.irfft(spectrum, size)[: len(samples)].astype(np.float32)
 
 
 def speech_level(samples: Samples) -> float:
@@ -505,16 +520,26 @@ def _bounded(samples: Samples) -> Samples:
 
 
 def _convolve(samples: Samples, response: Samples) -> Samples:
-    """Convolve by the fast Fourier transform, at a length that is quick to transform."""
+    """Convolve by the fast Fourier transform."""
     count = len(samples) + len(response) - 1
-    size = 1 << max(1, count - 1).bit_length()
+    size = _fast_size(count)
     product = np.fft.rfft(samples, size) * np.fft.rfft(response, size)
     return np.fft.irfft(product, size)[:count].astype(np.float32)
 
 
-def _frequencies(count: int) -> NDArray[np.float64]:
-    """Return the frequencies in Hz of the real transform of ``count`` samples."""
-    return np.fft.rfftfreq(count, 1 / SAMPLE_RATE).astype(np.float64)
+def _fast_size(count: int) -> int:
+    """Return a size from ``count`` up to an eighth more whose transform is quick.
+
+    Sizes with large prime factors take several times longer; this one has none above 13.
+    """
+    step = 1 << max(0, count.bit_length() - 4)
+    return max(2, -(-count // step) * step)
+
+
+@lru_cache(maxsize=64)
+def _frequencies(size: int) -> Samples:
+    """Return the frequencies in Hz of the real transform of ``size`` samples."""
+    return np.fft.rfftfreq(size, 1 / SAMPLE_RATE).astype(np.float32)
 
 
 def _audiomentations(what: str) -> Any:
