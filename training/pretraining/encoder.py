@@ -167,6 +167,7 @@ class FramewiseLoss:
         )
 
     def __call__(self, batch: dict[str, Tensor], step: int) -> tuple[Tensor, dict[str, float]]:
+        """Loss to minimise, and its parts."""
         phonemes, letters = self.model(batch["features"], batch["lengths"], self.chunk(step))
         phoneme_loss = _cross_entropy(phonemes, batch["phonemes"])
         letter_loss = _cross_entropy(letters, batch["letters"])
