@@ -1,0 +1,248 @@
+"""The embedded checkpoint, from text to safetensors: one program, read from top to bottom.
+
+    python -m training.pretraining.embedded all --work runs/embedded --data ../shared/data
+
+Steps, each of which can be run by itself, is skipped when it is done, and resumes when it was
+interrupted:
+
+1. ``corpus``     speak the texts with the training voices (`texts`)
+2. ``encoder``    frame-level pretraining of the GLM-ASR-type encoder and the aligner (`encoder`)
+3. ``reader``     the Qwen3 learns to read phonemes as text, without audio (`reader`)
+4. ``projector``  the recipe's first stage: encoder and language model frozen (`joint`)
+5. ``joint``      everything together (`joint`)
+6. ``export``     write the checkpoint folder
+
+Minutes bound each step, because that is what a person without a GPU has; a step's learning rate is
+annealed over them. Training steps run in ``--processes`` processes of one thread each.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import typer
+from transformers import PreTrainedTokenizerFast, WhisperFeatureExtractor
+
+from tinyvoice.errors import ConfigurationError
+from tinyvoice.model.modeling import ASRModel
+from tinyvoice.model.processing import ASRProcessor
+from tinyvoice.model.timestamps import ALPHABET
+from training.data.augmentation import Augmentation, BandLimit, Noise, SilencePads, Tilt
+from training.data.batching import BatchSettings
+from training.data.collator import ClipSettings
+from training.data.corpora import Limits, ManifestCorpus
+from training.data.mixing import Mixture
+from training.pretraining import encoder, joint, reader
+from training.pretraining.features import LogMel
+from training.pretraining.frames import FrameCorpus
+from training.pretraining.loop import Loop, LoopSettings, load_weights
+from training.pretraining.texts import make_corpora
+from training.pretraining.tokenizer import train_tokenizer
+from training.synthesis.corpus import MANIFEST
+
+STEPS = ("encoder", "reader", "projector", "joint")
+MINUTES = {"encoder": 30.0, "reader": 30.0, "projector": 6.0, "joint": 120.0}
+"""Minutes of each step unless told otherwise; the more, the better."""
+
+MEL_BANDS, MEL_HOP, MEL_WINDOW = 80, 320, 400
+"""Log-mel settings: 20 ms hop, half the frame rate of the full model's and half its cost."""
+
+VOCABULARY = 1500
+DIGIT_RECORDINGS = 5000
+"""Recorded digits in an epoch; they are few, and the only human voices."""
+
+app = typer.Typer(help=__doc__, no_args_is_help=True, pretty_exceptions_enable=False)
+
+Work = Annotated[Path, typer.Option(help="Folder of everything that is made.")]
+Minutes = Annotated[float | None, typer.Option(help="Bound of the step, minutes.")]
+Processes = Annotated[int, typer.Option(help="Training processes, one thread each.")]
+
+
+@app.command("all")
+def run_all(
+    work: Work = Path("runs/embedded"),
+    data: Annotated[Path | None, typer.Option(help="Folder of further texts and digits.")] = None,
+    processes: Processes = 3,
+    minutes_factor: Annotated[float, typer.Option(help="Stretches every step's minutes.")] = 1.0,
+    scale: Annotated[float, typer.Option(help="Shrinks the corpora, for a trial.")] = 1.0,
+) -> None:
+    """Every step in order."""
+    corpus(work, data, processes, scale)
+    for step in STEPS:
+        train(step, work, MINUTES[step] * minutes_factor, processes)
+    export(work)
+
+
+@app.command()
+def corpus(
+    work: Work = Path("runs/embedded"),
+    data: Annotated[Path | None, typer.Option(help="Folder of further texts and digits.")] = None,
+    processes: Processes = 3,
+    scale: Annotated[float, typer.Option(help="Shrinks the corpora, for a trial.")] = 1.0,
+) -> None:
+    """Speak the texts, and learn the tokenizer from them."""
+    make_corpora(work / "corpus", data, workers=processes, scale=scale)
+    if not (work / "processor").exists():
+        extractor = WhisperFeatureExtractor(
+            feature_size=MEL_BANDS, hop_length=MEL_HOP, n_fft=MEL_WINDOW
+        )
+        # Word lists teach spelling; as the tokenizer's text they would crowd out what people say.
+        texts = [
+            text
+            for path in _manifests(work)
+            if path.parent.name != "words"
+            for text in _texts(path)
+        ]
+        tokenizer = train_tokenizer(texts, VOCABULARY)
+        ASRProcessor(extractor, tokenizer).save_pretrained(work / "processor")
+
+
+@app.command()
+def train(
+    step: Annotated[str, typer.Argument(help="encoder, reader, projector or joint")],
+    work: Work = Path("runs/embedded"),
+    minutes: Minutes = None,
+    processes: Processes = 3,
+) -> None:
+    """Run a training step in ``processes`` processes."""
+    if step not in STEPS:
+        raise ConfigurationError(f"{step!r} is no step: choose from {', '.join(STEPS)}.")
+    arguments = [step, str(work), str(minutes or MINUTES[step])]
+    launcher = ["torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
+    subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            *launcher,
+            "-m",
+            "training.pretraining.embedded",
+            "process",
+            *arguments,
+        ],
+        check=True,
+    )
+
+
+@app.command(hidden=True)
+def process(step: str, work: Path, minutes: float) -> None:
+    """One process of a training step."""
+    joint.single_threaded()
+    torch.manual_seed(STEPS.index(step))
+    settings = LoopSettings(work / step, max_minutes=minutes)
+    loops = {"encoder": _encoder_loop, "reader": _reader_loop}
+    loop = loops[step](work, settings) if step in loops else _model_loop(step, work, settings)
+    loop.run()
+
+
+@app.command()
+def export(
+    work: Work = Path("runs/embedded"),
+    output: Annotated[Path | None, typer.Option(help="Folder of the checkpoint.")] = None,
+) -> Path:
+    """Write the trained model as a checkpoint, weights in float16."""
+    model = _model(work)
+    model.load_state_dict(load_weights(work / "joint"))
+    target = output or work / "checkpoint"
+    model.eval().half().save_pretrained(target)
+    typer.echo(f"checkpoint in {target}")
+    return target
+
+
+def _encoder_loop(work: Path, settings: LoopSettings) -> Loop:
+    frames = FrameCorpus(_timed(work))
+    shape = encoder.EncoderSettings()
+    model = encoder.FramewiseRecogniser(shape)
+    log_mel = LogMel(_processor(work).feature_extractor)
+    batch = BatchSettings(seconds=45.0, max_clips=128, pool=4096)
+
+    def batches(step: int) -> Iterator[Any]:
+        return encoder.frame_batches(frames, _augmentation(), log_mel, batch, step)
+
+    groups = [{"params": list(model.parameters()), "lr": 2e-3}]
+    return Loop(model, groups, encoder.FramewiseLoss(model, shape), batches, settings)
+
+
+def _reader_loop(work: Path, settings: LoopSettings) -> Loop:
+    frames = FrameCorpus(_timed(work))
+    processor, shape = _processor(work), reader.ReaderSettings()
+    language_model = reader.build_language_model(shape, len(processor.tokenizer))
+    model = reader.PhonemeReader(language_model, shape, processor.audio_token_id)
+    batch = BatchSettings(seconds=60.0, max_clips=256, pool=4096, seed=1)
+
+    def batches(step: int) -> Iterator[Any]:
+        return reader.reading_batches(frames, processor, shape, batch, step)
+
+    def loss(batch: dict[str, torch.Tensor], step: int) -> tuple[torch.Tensor, dict[str, float]]:
+        del step
+        value, accuracy = model(batch)
+        return value, {"accuracy": float(accuracy)}
+
+    groups = [{"params": list(model.parameters()), "lr": 1.5e-3}]
+    return Loop(model, groups, loss, batches, settings)
+
+
+def _model_loop(stage: str, work: Path, settings: LoopSettings) -> Loop:
+    processor, model = _processor(work), _model(work)
+    if stage == "projector":
+        joint.take_backbones(model, load_weights(work / "encoder"), load_weights(work / "reader"))
+    else:
+        model.load_state_dict(load_weights(work / "projector"))
+    corpora = [ManifestCorpus(path, Limits(), path.parent.name) for path in _manifests(work)]
+    targets = [DIGIT_RECORDINGS if corpus.name == "fsdd" else None for corpus in corpora]
+    mixture = Mixture(corpora, targets)
+    clips = ClipSettings(
+        seed=3,
+        cut_probability=0.15 if stage == "joint" else 0.0,
+        empty_probability=0.02,
+        aligner_alphabet=ALPHABET,
+    )
+    batch = BatchSettings(seconds=60.0, max_clips=128, pool=4096, seed=4)
+
+    def batches(step: int) -> Iterator[Any]:
+        return joint.clip_batches(mixture, model, processor, clips, _augmentation(), batch, step)
+
+    model.train()
+    groups = joint.parameter_groups(model, stage)
+    return Loop(model, groups, joint.JointLoss(model, encoder.EncoderSettings()), batches, settings)
+
+
+def _augmentation() -> Augmentation:
+    """Light: the model is small, and clean synthetic speech is most of what it will hear."""
+    return Augmentation(
+        [SilencePads(0.5, 0.4), Tilt(0.25), BandLimit(0.1), Noise(0.25, 12.0, 40.0)]
+    )
+
+
+def _manifests(work: Path) -> list[Path]:
+    return sorted((work / "corpus").glob(f"*/{MANIFEST}"))
+
+
+def _timed(work: Path) -> list[Path]:
+    """Manifests with phonemes: the synthesised ones."""
+    return [path for path in _manifests(work) if path.parent.name != "fsdd"]
+
+
+def _texts(manifest: Path) -> list[str]:
+    return [json.loads(line)["text"] for line in manifest.open(encoding="utf-8")]
+
+
+def _processor(work: Path) -> ASRProcessor:
+    folder = work / "processor"
+    if not folder.exists():
+        raise ConfigurationError(f"{folder} is missing: run the step `corpus` first.")
+    extractor = WhisperFeatureExtractor.from_pretrained(folder)
+    return ASRProcessor(extractor, PreTrainedTokenizerFast.from_pretrained(folder))
+
+
+def _model(work: Path) -> ASRModel:
+    return joint.build_model(encoder.EncoderSettings(), reader.ReaderSettings(), _processor(work))
+
+
+if __name__ == "__main__":
+    app()
