@@ -46,7 +46,7 @@ def demo(
     with Activity(f"Loading the model {model}"):
         loaded = load_model(model)
         ready = time.perf_counter()
-        transcript = loaded.transcribe(audio.samples, word_timestamps=True)
+        transcript = loaded.transcribe(audio, word_timestamps=True)
         done = time.perf_counter()
     _show(transcript, loading_s=ready - began, transcribing_s=done - ready)
 

@@ -1,0 +1,268 @@
+"""The command ``transcribe``, with miniature models of random weights: what goes where, and how."""
+
+import io
+import json
+import logging
+import re
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+import soundfile
+
+from tests.cli.conftest import Program
+from tests.miniature import clip, write_checkpoint
+from tinyvoice.cli.app import main
+from tinyvoice.cli.demo import RECORDING
+from tinyvoice.model.modeling import ASRModel
+
+
+class Result(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+
+Transcribe = Callable[..., Result]
+
+
+@pytest.fixture(scope="module")
+def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_checkpoint(tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture
+def recordings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder, made the current one, with three recordings and what is none."""
+    folder = tmp_path / "recordings"
+    folder.mkdir()
+    for seed, name in enumerate(("a.wav", "b.flac", "c.ogg")):
+        soundfile.write(folder / name, clip(1.0 + seed, seed), 16000)
+    (folder / "text.wav").write_text("these are words, but nobody says them\n")
+    (folder / "empty.wav").touch()
+    monkeypatch.chdir(folder)
+    return folder
+
+
+@pytest.fixture
+def transcribe(
+    model_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Iterator[Transcribe]:
+    """Run the command in this process, which spares it the imports."""
+    logger = logging.getLogger("tinyvoice")
+    before = logger.level, logger.propagate, list(logger.handlers)
+
+    def run(*arguments: str | Path, stdin: bytes | None = None) -> Result:
+        if stdin is not None:
+            monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin)))
+        with pytest.raises(SystemExit) as ended:
+            main(["transcribe", "--model", str(model_folder), *map(str, arguments)])
+        out, err = capsys.readouterr()
+        code = ended.value.code
+        assert isinstance(code, int)
+        return Result(code, out, err)
+
+    yield run
+    level, logger.propagate, logger.handlers = before
+    logger.setLevel(level)
+
+
+@pytest.fixture(scope="module")
+def model(model_folder: Path) -> ASRModel:
+    return ASRModel.from_pretrained(model_folder, device="cpu")
+
+
+@pytest.mark.usefixtures("recordings")
+class TestOutput:
+    def test_one_file_gives_its_text(self, transcribe: Transcribe, model: ASRModel) -> None:
+        text = model.transcribe("a.wav").text
+        assert transcribe("a.wav") == Result(0, text + "\n", "")
+
+    def test_several_files_are_named_and_in_order(
+        self, transcribe: Transcribe, model: ASRModel
+    ) -> None:
+        names = ["c.ogg", "a.wav", "b.flac"]
+        expected = "".join(f"{name}: {model.transcribe(name).text}\n" for name in names)
+        for batch_size in (1, 2, 16):
+            assert transcribe(*names, "--batch-size", batch_size) == Result(0, expected, "")
+
+    def test_json_is_one_object_a_line(self, transcribe: Transcribe, model: ASRModel) -> None:
+        result = transcribe("a.wav", "b.flac", "--json")
+        first, second = map(json.loads, result.out.splitlines())
+        transcript = model.transcribe("a.wav")
+        assert first == {
+            "file": "a.wav",
+            "text": transcript.text,
+            "duration": 1.0,
+            "confidence": round(transcript.confidence, 4),
+        }
+        assert second["file"] == "b.flac"
+        assert second["duration"] == 2.0
+
+    def test_json_with_words(self, transcribe: Transcribe) -> None:
+        record = json.loads(transcribe("c.ogg", "--json", "--words").out)
+        assert [word["text"] for word in record["words"]] == record["text"].split()
+        for word in record["words"]:
+            assert set(word) == {"text", "start", "end", "confidence"}
+            assert 0 <= word["start"] <= word["end"] <= record["duration"] + 0.1
+            assert 0 <= word["confidence"] <= 1
+
+    def test_text_with_words_has_a_line_for_each(self, transcribe: Transcribe) -> None:
+        text, *words = transcribe("c.ogg", "--words").out.splitlines()
+        assert [line.split()[3] for line in words] == text.split()
+        assert all(re.fullmatch(r" +\d+\.\d{3} +\d+\.\d{3} +[01]\.\d{3}  \S+", w) for w in words)
+
+    def test_srt_and_vtt(self, transcribe: Transcribe) -> None:
+        srt = transcribe("c.ogg", "--srt").out
+        assert re.match(r"1\n\d\d:\d\d:\d\d,\d{3} --> \d\d:\d\d:\d\d,\d{3}\n\S", srt)
+        vtt = transcribe("c.ogg", "--vtt").out
+        assert re.match(r"WEBVTT\n\n\d\d:\d\d:\d\d\.\d{3} --> \d\d:\d\d:\d\d\.\d{3}\n\S", vtt)
+
+    def test_standard_input(self, transcribe: Transcribe, model: ASRModel) -> None:
+        content = Path("a.wav").read_bytes()
+        text = model.transcribe("a.wav").text
+        assert transcribe("-", stdin=content).out == text + "\n"
+        record = json.loads(transcribe("-", "--json", stdin=content).out)
+        assert record["file"] == "standard input"
+
+
+@pytest.mark.usefixtures("recordings")
+class TestFolderOfResults:
+    @pytest.mark.parametrize(
+        ("option", "suffix"),
+        [(None, "txt"), ("--json", "json"), ("--srt", "srt"), ("--vtt", "vtt")],
+    )
+    def test_each_recording_gets_a_file(
+        self, transcribe: Transcribe, option: str | None, suffix: str
+    ) -> None:
+        options = [option] if option else []
+        result = transcribe("a.wav", "b.flac", *options, "--output", "new/results")
+        assert result.out.splitlines() == [f"new/results/a.{suffix}", f"new/results/b.{suffix}"]
+        for name in ("a.wav", "b.flac"):
+            alone = transcribe(name, *options).out
+            written = Path("new/results", name).with_suffix(f".{suffix}").read_text()
+            assert written.rstrip("\n") == alone.rstrip("\n")
+
+    def test_names_that_would_collide_do_not(self, transcribe: Transcribe) -> None:
+        Path("other").mkdir()
+        for copy in ("a.flac", "other/a.wav"):
+            soundfile.write(copy, clip(1.0), 16000)
+        result = transcribe("a.wav", "a.flac", "other/a.wav", "b.flac", "-o", "out")
+        assert sorted(path.name for path in Path("out").iterdir()) == [
+            "a.flac.txt",
+            "a.wav-2.txt",
+            "a.wav.txt",
+            "b.txt",
+        ]
+        assert result.code == 0
+
+    def test_a_folder_that_cannot_be_made(self, transcribe: Transcribe) -> None:
+        result = transcribe("a.wav", "-o", "b.flac/out")
+        assert result.code == 1
+        assert result.err.startswith("error: b.flac/out: cannot be made a folder for the results")
+        assert result.err.count("\n") == 1
+
+
+@pytest.mark.usefixtures("recordings")
+class TestBadInput:
+    def test_bad_files_are_named_and_the_others_transcribed(
+        self, transcribe: Transcribe, model: ASRModel
+    ) -> None:
+        result = transcribe("gone.wav", "a.wav", "text.wav", "empty.wav", ".", "b.flac")
+        assert result.code == 1
+        assert result.out == "".join(
+            f"{name}: {model.transcribe(name).text}\n" for name in ("a.wav", "b.flac")
+        )
+        errors = result.err.splitlines()
+        assert [line.split(":")[1].strip() for line in errors] == [
+            "gone.wav",
+            "text.wav",
+            "empty.wav",
+            ".",
+        ]
+        assert all(line.startswith("error: ") for line in errors)
+
+    def test_without_a_good_file_no_model_is_loaded(self, transcribe: Transcribe) -> None:
+        result = transcribe("gone.wav", "--model", "no/such/model/anywhere")
+        assert result == Result(
+            1, "", "error: gone.wav: no such file; check the name and the folder.\n"
+        )
+
+    def test_a_url_without_a_server(self, transcribe: Transcribe) -> None:
+        result = transcribe("http://127.0.0.1:9/a.wav", "a.wav")
+        assert result.code == 1
+        assert result.err.count("\n") == 1
+        assert "http://127.0.0.1:9/a.wav: could not be fetched" in result.err
+        assert result.out.startswith("a.wav: ")
+
+    def test_warnings_are_shown_beside_the_result(self, transcribe: Transcribe) -> None:
+        samples = clip(1.0)
+        samples[7] = np.nan
+        soundfile.write("nan.wav", samples, 16000, subtype="FLOAT")
+        result = transcribe("nan.wav")
+        assert result.code == 0
+        assert result.err == (
+            "warning: nan.wav: 1 of 16000 samples are NaN or infinite "
+            "and were replaced by silence.\n"
+        )
+
+    @pytest.mark.parametrize(
+        ("option", "limit", "words"),
+        [
+            ("--max-duration", "1.5", "b.flac: is longer than the 1.5 s allowed"),
+            ("--max-size", "0.035", "b.flac: is larger than the 36 kB allowed"),
+        ],
+    )
+    def test_limits(self, transcribe: Transcribe, option: str, limit: str, words: str) -> None:
+        result = transcribe("a.wav", "b.flac", option, limit)
+        assert result.code == 1
+        assert words in result.err
+        assert result.out.startswith("a.wav: ")
+
+    @pytest.mark.parametrize(
+        ("arguments", "words"),
+        [
+            (["a.wav", "--json", "--srt"], "choose one of --json, --srt and --vtt"),
+            (["a.wav", "b.flac", "--vtt"], "add --output DIR to --vtt"),
+            (["-", "-"], "- may be given once"),
+            (["a.wav", "--batch-size", "0"], "--batch-size"),
+            (["a.wav", "--device", "abacus"], "--device"),
+            (["a.wav", "--frobnicate"], "No such option"),
+        ],
+    )
+    def test_wrong_usage_is_told_apart(
+        self, transcribe: Transcribe, arguments: list[str], words: str
+    ) -> None:
+        result = transcribe(*arguments)
+        assert result.code == 2
+        assert result.out == ""
+        assert words in " ".join(result.err.replace("│", " ").split())
+
+    @pytest.mark.parametrize("name", ["./no/such/folder", "a.wav"])
+    def test_a_model_that_is_not_there(self, transcribe: Transcribe, name: str) -> None:
+        result = transcribe("a.wav", "--model", name)
+        assert result.code == 1
+        assert result.err.count("\n") == 1
+        assert name in result.err
+
+
+def test_the_program_itself(
+    program: Program, model_folder: Path, recordings: Path, model: ASRModel
+) -> None:
+    """Once through a process of its own: nothing but the transcript on either output."""
+    result = program("transcribe", recordings / "a.wav", "-m", model_folder)
+    text = model.transcribe(recordings / "a.wav").text
+    assert (result.returncode, result.stdout, result.stderr) == (0, text + "\n", "")
+
+
+def test_the_demo_shows_words_speed_and_text(program: Program, model_folder: Path) -> None:
+    result = program("demo", TINYVOICE_MODEL=str(model_folder))
+    assert result.returncode == 0
+    assert "real-time factor" in result.stdout
+    *_, spoken, heard = result.stdout.splitlines()
+    assert spoken.startswith("spoken please set an alarm")
+    assert heard.startswith("heard")
+    assert soundfile.info(RECORDING).samplerate == 16000
