@@ -16,6 +16,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import soundfile
@@ -120,10 +121,12 @@ def _speak_shards(missing: list[tuple[Sequence[Line], Path]], workers: int) -> N
         TextColumn("shards"),
         TimeRemainingColumn(),
     )
-    # Spawned, not forked: the engines are C libraries with state that must not be inherited.
+    # A new process for each shard: the engines carry state from one utterance to the next, and a
+    # shard is to be the same whatever was spoken before it.
+    pool_settings: dict[str, Any] = {"mp_context": get_context("spawn"), "max_tasks_per_child": 1}
     with (
         Progress(*columns) as progress,
-        ProcessPoolExecutor(max_workers=workers, mp_context=get_context("spawn")) as pool,
+        ProcessPoolExecutor(max_workers=workers, **pool_settings) as pool,
     ):
         bar = progress.add_task("", total=len(missing))
         jobs = [pool.submit(_speak_shard, list(shard), stem) for shard, stem in missing]
