@@ -29,6 +29,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
+from accelerate.state import AcceleratorState
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
@@ -679,6 +680,8 @@ def make_accelerator(settings: TrainerSettings, model: ASRModel) -> Accelerator:
     unused = DistributedDataParallelKwargs(
         find_unused_parameters=model.config.projector_type == "moe"
     )
+    # A process has one such state: that of an earlier run must not bind this one.
+    AcceleratorState._reset_state()
     return Accelerator(
         mixed_precision="bf16" if precision == "bfloat16" else "no",
         cpu=settings.cpu,

@@ -47,12 +47,15 @@ def evaluate_command(
         str, typer.Option("-m", "--model", help="Name, folder or Hub id of a checkpoint.")
     ] = "embedded",
     count: Annotated[
-        int | None, typer.Option("-n", min=1, help="At most so many utterances of each set.")
+        int | None,
+        typer.Option("-n", "--count", min=1, help="At most so many utterances of each set."),
     ] = None,
-    workers: Annotated[int, typer.Option("-w", min=1, help="Worker processes.")] = 1,
+    workers: Annotated[int, typer.Option("-w", "--workers", min=1, help="Worker processes.")] = 1,
     output: Annotated[
         Path | None,
-        typer.Option("-o", help="Folder for figures and hypotheses: NAME.json and NAME.jsonl."),
+        typer.Option(
+            "-o", "--output", help="Folder for figures and hypotheses: NAME.json and NAME.jsonl."
+        ),
     ] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print figures as JSON, one line for each set.")
@@ -109,7 +112,9 @@ def _with_progress(
         MofNCompleteColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=console, transient=True) as progress:
+    with Progress(
+        *columns, console=console, transient=True, disable=not console.is_terminal
+    ) as progress:
         bar = progress.add_task("", total=len(test_set.examples))
         return evaluate(
             test_set.examples,

@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
@@ -196,37 +197,40 @@ def print_summary(console: Console, summary: Summary) -> None:
 
 
 def _error_table(summary: Summary) -> Table:
-    table = Table("", header_style="dim")
-    for heading in ("utterances", "words", "WER", "95 % interval", "S", "I", "D", "all right"):
-        table.add_column(heading, justify="right")
+    table = _table("clips", "words", "WER", "S/I/D", "all right")
     for group in summary.groups:
-        table.add_row(*_error_row(group, ""))
+        table.add_row(*_error_row(group))
     if summary.groups:
         table.add_section()
+    table.add_row(*_error_row(summary.all), style="bold")
     low, high = summary.interval
-    table.add_row(*_error_row(summary.all, f"{low:.1%} – {high:.1%}"), style="bold")
+    table.caption = f"95 % interval of the WER: {low:.2%} to {high:.2%}"
     return table
 
 
-def _error_row(figures: Figures, interval: str) -> list[str]:
+def _table(*headings: str) -> Table:
+    """A table of figures that keeps names and numbers whole in a window of 80 columns."""
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, header_style="dim")
+    table.add_column("", no_wrap=True)
+    for heading in headings:
+        table.add_column(heading, justify="right", no_wrap=True)
+    return table
+
+
+def _error_row(figures: Figures) -> list[str]:
     errors = figures.errors
     return [
         figures.name,
         f"{figures.utterances:,}",
         f"{errors.words:,}",
         f"{errors.rate:.1%}",
-        interval,
-        str(errors.substitutions),
-        str(errors.insertions),
-        str(errors.deletions),
+        f"{errors.substitutions}/{errors.insertions}/{errors.deletions}",
         f"{figures.exact / figures.utterances:.1%}",
     ]
 
 
 def _non_speech_table(summary: Summary) -> Table:
-    table = Table("", header_style="dim")
-    for heading in ("clips", "minutes", "clips with words", "words heard"):
-        table.add_column(heading, justify="right")
+    table = _table("clips", "minutes", "clips with words", "words heard")
     for group in [*summary.groups, summary.all]:
         if group is summary.all:
             table.add_section()
@@ -242,11 +246,13 @@ def _non_speech_table(summary: Summary) -> Table:
 
 
 def _word_time_table(times: TimeErrors) -> Table:
-    table = Table(f"{times.words:,} matched words", header_style="dim")
-    table.add_column("median error", justify="right")
-    table.add_column("95th percentile", justify="right")
-    table.add_row("starts", f"{times.start_median_ms:.0f} ms", f"{times.start_p95_ms:.0f} ms")
-    table.add_row("ends", f"{times.end_median_ms:.0f} ms", f"{times.end_p95_ms:.0f} ms")
-    table.add_section()
-    table.add_row("both", f"{times.median_ms:.0f} ms", f"{times.p95_ms:.0f} ms", style="bold")
+    table = _table("matched words", "median error", "95th percentile")
+    rows = [
+        ("starts", times.start_median_ms, times.start_p95_ms),
+        ("ends", times.end_median_ms, times.end_p95_ms),
+        ("both", times.median_ms, times.p95_ms),
+    ]
+    for name, median, p95 in rows:
+        style = "bold" if name == "both" else None
+        table.add_row(name, f"{times.words:,}", f"{median:.0f} ms", f"{p95:.0f} ms", style=style)
     return table

@@ -27,6 +27,7 @@ from typing import Any
 
 import numpy as np
 import soundfile
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
@@ -248,13 +249,14 @@ def _time_start(model: str, clip: Path) -> tuple[float, float, float]:
 def print_speed(console: Console, speed: Speed) -> None:
     """Print the figures as a table."""
     console.print(f"\n[bold]Speed on one core[/bold]  [dim]{speed.model}, {speed.machine}[/dim]")
-    table = Table("", header_style="dim")
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, header_style="dim")
+    table.add_column("", no_wrap=True)
     for heading in ("waited", "processor", "peak memory"):
-        table.add_column(heading, justify="right")
+        table.add_column(heading, justify="right", no_wrap=True)
     for front in speed.front_ends:
         peak = f"{front.peak_mb:,.0f} MB"
         for what, factor in (("single clips", front.single), (f"batches of {BATCH}", front.batch)):
-            label = f"{front.front_end}, {what}: real-time factor"
+            label = f"real-time factor, {front.front_end}, {what}"
             table.add_row(label, f"{factor.wall:.4f}", f"{factor.processor:.4f}", peak)
     table.add_row(
         "start to first transcript",
