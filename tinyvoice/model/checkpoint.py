@@ -28,7 +28,7 @@ import tinyvoice
 from tinyvoice.errors import CheckpointError, ConfigurationError
 from tinyvoice.model import lora
 from tinyvoice.model.configuration import FORMAT_VERSION, ASRConfig
-from tinyvoice.model.modeling import AUDIO_TOKEN, ASRModel
+from tinyvoice.model.modeling import AUDIO_TOKEN, ASRModel, make_tied
 from tinyvoice.model.projectors import PROJECTORS
 from tinyvoice.model.weights import (
     PICKLED_SUFFIXES,
@@ -180,7 +180,7 @@ def check_config(content: dict[str, Any], folder: Path) -> None:
             key="format_version",
         )
     projector = content.get("projector_type", "mlp")
-    if projector not in PROJECTORS:
+    if not isinstance(projector, str) or projector not in PROJECTORS:
         raise CheckpointError(
             f"projector_type in {where} is {projector!r}; known are "
             f"{', '.join(sorted(PROJECTORS))}, and register_projector adds your own",
@@ -365,8 +365,7 @@ def load_language_model(
         load_into(module, files, names, optional=tied[1:], what="language model", **place)
     else:
         load_resized(module, files, names, tied[1:], **place)
-    if tied:
-        module.get_output_embeddings().weight = module.get_input_embeddings().weight
+    make_tied(module)
 
 
 def tied_names(language_model: Any) -> tuple[str, ...]:
@@ -439,10 +438,14 @@ def load_own(model: ASRModel, own: WeightFiles, **place: Any) -> None:
         )
 
 
-def replace_meta_buffers(model: nn.Module, device: torch.device) -> None:
-    """Compute the buffers that no file stores (rotary frequencies) where they are still empty."""
+def replace_meta_buffers(model: nn.Module, device: torch.device, every: bool = False) -> None:
+    """Compute the buffers that no file stores (rotary frequencies) where they are still empty.
+
+    ``every`` computes all of them, for memory that was allocated and not filled.
+    """
     for module in model.modules():
-        empty = [name for name, buffer in module.named_buffers(recurse=False) if buffer.is_meta]
+        buffers = list(module.named_buffers(recurse=False))
+        empty = [name for name, buffer in buffers if every or buffer.is_meta]
         if not empty:
             continue
         fresh: Any = type(module)(config=module.config)

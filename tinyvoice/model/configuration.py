@@ -42,6 +42,22 @@ QWEN3_0_6B: dict[str, Any] = {
 
 LORA_TARGET_MODULES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
+# (padding, kernel, stride) of the Whisper-type encoders' two convolutions.
+CONV_LAYERS = ((1, 3, 1), (1, 3, 2))
+
+# Keys whose values are counts.
+COUNTS = (
+    "projector_pool_stride",
+    "downsample_rate",
+    "num_experts",
+    "num_experts_per_tok",
+    "qformer_window_size",
+    "qformer_num_layers",
+    "qformer_num_heads",
+    "lora_rank",
+    "audio_sample_rate",
+)
+
 # Keys of published configurations that mean nothing here and must never lead to running code.
 IGNORED_KEYS = ("auto_map", "custom_pipelines", "pipeline_tag", "encoder")
 
@@ -126,14 +142,16 @@ class ASRConfig(PreTrainedConfig):
         for key in IGNORED_KEYS:
             kwargs.pop(key, None)
         super().__post_init__(**kwargs)
-        self.encoder_conv_layers = [
-            [int(n) for n in layer] for layer in self.encoder_conv_layers or [[1, 3, 1], [1, 3, 2]]
-        ]
+        for key in COUNTS:
+            if getattr(self, key) is None:
+                setattr(self, key, getattr(type(self), key))
+        self.encoder_conv_layers = conv_layers(self.encoder_conv_layers or CONV_LAYERS)
+        self.system_prompt = self.system_prompt or ""
         self.lora_target_modules = list(self.lora_target_modules or LORA_TARGET_MODULES)
         self.encoder_dim = self.encoder_dim or self.encoder_config.hidden_size
         self.llm_dim = self.llm_dim or self.language_config.hidden_size
         self.architectures = ["ASRModel"]
-        self._check_sizes()
+        self._check_values()
 
     @property
     def encoder_config(self) -> PreTrainedConfig:
@@ -151,7 +169,7 @@ class ASRConfig(PreTrainedConfig):
         """Outputs of the aligner: silence, word-initial letters, letters inside a word."""
         return 1 + 2 * len(self.aligner_alphabet) if self.aligner_alphabet else 0
 
-    def _check_sizes(self) -> None:
+    def _check_values(self) -> None:
         pairs = (
             ("encoder_dim", self.encoder_dim, self.encoder_config.hidden_size, "audio_config"),
             ("llm_dim", self.llm_dim, self.language_config.hidden_size, "text_config"),
@@ -159,8 +177,35 @@ class ASRConfig(PreTrainedConfig):
         for key, value, size, owner in pairs:
             if value != size:
                 raise ConfigurationError(
-                    f"{key} is {value}, but {owner} says the hidden size is {size}; make them equal"
+                    f"{key} is {value}, but {owner} says the hidden size is {size}; "
+                    "make them equal",
+                    key=key,
                 )
-        for key in ("projector_pool_stride", "num_experts", "qformer_window_size"):
-            if getattr(self, key) < 1:
-                raise ConfigurationError(f"{key} is {getattr(self, key)}; it must be at least 1")
+        for key in COUNTS:
+            value = getattr(self, key)
+            if not isinstance(value, int) or value < 1:
+                raise ConfigurationError(
+                    f"{key} is {value!r}; it must be a whole number, at least 1", key=key
+                )
+        for key in ("projector_type", "system_prompt", "audio_model_id", "text_model_id"):
+            if not isinstance(getattr(self, key), str):
+                raise ConfigurationError(
+                    f"{key} is {getattr(self, key)!r}; it must be text", key=key
+                )
+
+
+def conv_layers(layers: object) -> list[list[int]]:
+    """Convolutions as ``[padding, kernel, stride]`` lists of whole numbers, checked."""
+    if isinstance(layers, list | tuple) and all(
+        isinstance(layer, list | tuple)
+        and len(layer) == 3
+        and all(isinstance(number, int) for number in layer)
+        and layer[0] >= 0
+        and min(layer[1:]) >= 1
+        for layer in layers
+    ):
+        return [list(layer) for layer in layers]
+    raise ConfigurationError(
+        f"encoder_conv_layers is {layers!r}; it must be a list of [padding, kernel, stride]",
+        key="encoder_conv_layers",
+    )

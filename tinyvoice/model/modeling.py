@@ -321,7 +321,7 @@ class ASRModel(PreTrainedModel):
             "stop_token_ids": self.stop_token_ids,
             "max_new_tokens": max_new_tokens or self.config.max_new_tokens or MAX_NEW_TOKENS,
         }
-        search = self._search_settings(settings)
+        search = self.search_settings(settings)
         if search:
             ids = self.prompt_ids(counts[heard])
             decoded = search_decode(self.language_model, prompts, mask, ids, **limits, **search)
@@ -341,7 +341,7 @@ class ASRModel(PreTrainedModel):
             [[padding] * (longest - len(row)) + row for row in rows], device=counts.device
         )
 
-    def _search_settings(self, settings: dict[str, Any]) -> dict[str, Any]:
+    def search_settings(self, settings: dict[str, Any]) -> dict[str, Any]:
         """Generation settings that differ from plain greedy decoding; empty for greedy."""
         asked = {key: getattr(self.config, key) for key in PLAIN_GENERATION} | settings
         changed = {
@@ -478,6 +478,13 @@ class ASRModel(PreTrainedModel):
 def is_trainable(module: nn.Module) -> bool:
     """Whether any parameter of the module takes gradients."""
     return any(parameter.requires_grad for parameter in module.parameters())
+
+
+def make_tied(language_model: Any) -> None:
+    """Let input and output embedding be one tensor where the configuration says so."""
+    if language_model.config.tie_word_embeddings:
+        shared = language_model.get_input_embeddings().weight
+        language_model.get_output_embeddings().weight = shared
 
 
 def no_grad_unless(trainable: bool) -> contextlib.AbstractContextManager[Any]:

@@ -234,7 +234,9 @@ class MoEProjector(Projector):
         output = tokens.new_zeros(tokens.shape[0], self.shared_expert.fc2.out_features)
         for index, expert in enumerate(self.experts):
             rows, places = torch.where(chosen == index)
-            if rows.numel():
+            # In training an expert without tokens still takes part, with no rows: processes that
+            # train together must agree on which parameters have gradients.
+            if rows.numel() or self.training:
                 weighted = expert(tokens[rows]) * weights[rows, places, None]
                 output = output.index_add(0, rows, weighted.to(output.dtype))
         return output
