@@ -197,9 +197,13 @@ def _front_end(name: str, model: str) -> Callable[[list[np.ndarray]], Any]:
 
         loaded: Any = ASRModel.from_pretrained(model, device="cpu")
         return lambda clips: loaded.transcribe(clips, sample_rate=SAMPLE_RATE, batch_size=BATCH)
-    from tinyvoice.model.pipeline import load_pipeline
+    from transformers import pipeline
 
-    recognise: Any = load_pipeline(model, device="cpu")
+    from tinyvoice.model.checkpoint import resolve_folder
+
+    recognise: Any = pipeline(
+        "automatic-speech-recognition", model=str(resolve_folder(model)), device="cpu"
+    )
     return lambda clips: recognise(list(clips), batch_size=BATCH)
 
 
