@@ -1,13 +1,16 @@
 """tinyvoice: streaming speech recognition with small open models.
 
 Names are imported on first use, so that ``import tinyvoice`` costs milliseconds and the command
-line can answer ``--help`` without loading torch.
+line can answer ``--help`` without loading torch. Importing it also prepares transformers'
+``pipeline("automatic-speech-recognition")`` and Auto classes for our checkpoints.
 """
 
 from __future__ import annotations
 
 import importlib
 from typing import TYPE_CHECKING, Any
+
+from tinyvoice.model.registration import register_on_import
 
 __version__ = "0.1.0"
 
@@ -41,6 +44,9 @@ __all__ = [
     "__version__",
     "load_audio",
 ]
+
+
+register_on_import()
 
 
 def __getattr__(name: str) -> Any:
