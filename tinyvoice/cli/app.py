@@ -22,6 +22,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 import tinyvoice
+from tinyvoice.cli.progress import hidden
 from tinyvoice.errors import TinyvoiceError
 
 COMMAND_GROUP = "tinyvoice.commands"
@@ -159,7 +160,8 @@ def print_warning(message: str) -> None:
 def _print_marked(mark: str, message: str, colour: str) -> None:
     if sys.stderr.isatty() and not os.environ.get("NO_COLOR"):
         mark = typer.style(mark, fg=colour, bold=True)
-    print(f"{mark}: {message}", file=sys.stderr, flush=True)
+    with hidden():
+        print(f"{mark}: {message}", file=sys.stderr, flush=True)
 
 
 class _WarningHandler(logging.Handler):
@@ -167,7 +169,8 @@ class _WarningHandler(logging.Handler):
         if record.levelno >= logging.WARNING:
             print_warning(record.getMessage())
         else:
-            print(f"{record.name}: {record.getMessage()}", file=sys.stderr)
+            with hidden():
+                print(f"{record.name}: {record.getMessage()}", file=sys.stderr)
 
 
 def _show_logs(level: int) -> None:

@@ -1,12 +1,16 @@
 """What is going on, on standard error, for work that takes longer than two seconds.
 
-Nothing is shown where standard error is not a terminal, and nothing is left behind on one.
+Nothing is shown where standard error is not a terminal, and nothing is left behind on one. Whoever
+writes to the terminal meanwhile does so inside :func:`hidden`.
 """
 
 from __future__ import annotations
 
 import sys
 import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -15,24 +19,45 @@ if TYPE_CHECKING:
 
 PATIENCE_S = 2.0
 
+_current: Activity | None = None
+
+
+@contextmanager
+def hidden() -> Iterator[None]:
+    """Take the bar off the terminal, if there is one, for as long as something else is written."""
+    activity = _current
+    if activity is None:
+        yield
+        return
+    with activity.lock:
+        if activity.progress is not None:
+            activity.progress.stop()
+        try:
+            yield
+        finally:
+            if activity.progress is not None:
+                activity.progress.start()
+
 
 class Activity:
     """A progress bar that appears when the work turns out to be long.
 
-    Use it as a context; ``total`` steps are expected, 0 if their number is unknown. Lines for
-    standard output go through :meth:`write`, so that bar and text do not end up in one line.
+    Use it as a context, one at a time; ``total`` steps are expected, 0 if their number is unknown.
     """
 
     def __init__(self, description: str, total: int = 0) -> None:
+        self.lock = threading.RLock()
+        self.progress: Progress | None = None
         self._description = description
         self._total = total
         self._done = 0
-        self._progress: Progress | None = None
-        self._lock = threading.Lock()
+        self._began = time.monotonic()
         self._timer: threading.Timer | None = None
 
     def __enter__(self) -> Activity:
+        global _current
         if sys.stderr.isatty():
+            _current = self
             self._timer = threading.Timer(PATIENCE_S, self._show)
             self._timer.daemon = True
             self._timer.start()
@@ -44,33 +69,26 @@ class Activity:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        global _current
+        _current = None
         if self._timer is not None:
             self._timer.cancel()
-        with self._lock:
-            if self._progress is not None:
-                self._progress.stop()
+        with self.lock:
+            if self.progress is not None:
+                self.progress.stop()
             self._timer = None
 
     def describe(self, description: str) -> None:
         """Say what is being done now."""
-        with self._lock:
+        with self.lock:
             self._description = description
             self._update()
 
     def advance(self, steps: int = 1) -> None:
         """Count steps as done."""
-        with self._lock:
+        with self.lock:
             self._done += steps
             self._update()
-
-    def write(self, text: str) -> None:
-        """Write lines to standard output at once, above the bar."""
-        with self._lock:
-            if self._progress is not None:
-                self._progress.stop()
-            print(text, flush=True)
-            if self._progress is not None:
-                self._progress.start()
 
     def _show(self) -> None:
         from rich.console import Console
@@ -91,23 +109,24 @@ class Activity:
         if self._total > 1:
             columns += [BarColumn(), MofNCompleteColumn()]
         columns.append(TimeElapsedColumn())
-        with self._lock:
+        with self.lock:
             if self._timer is None:
                 return  # the work ended just now
             # Standard output stays as it is: it may go to a file while this is a terminal.
-            self._progress = Progress(
+            self.progress = Progress(
                 *columns,
                 console=Console(stderr=True),
                 transient=True,
                 redirect_stdout=False,
                 redirect_stderr=False,
             )
-            self._progress.add_task(
+            task = self.progress.add_task(
                 self._description, total=self._total or None, completed=self._done
             )
-            self._progress.start()
+            self.progress.tasks[task].start_time = self._began
+            self.progress.start()
 
     def _update(self) -> None:
-        if self._progress is not None:
-            task = self._progress.tasks[0].id
-            self._progress.update(task, description=self._description, completed=self._done)
+        if self.progress is not None:
+            task = self.progress.tasks[0].id
+            self.progress.update(task, description=self._description, completed=self._done)

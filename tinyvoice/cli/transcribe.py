@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tinyvoice.cli.app import debugging, print_error
-from tinyvoice.cli.progress import Activity
+from tinyvoice.cli.progress import Activity, hidden
 from tinyvoice.errors import AudioError, TinyvoiceError
 
 if TYPE_CHECKING:
@@ -162,10 +162,10 @@ def transcribe(
     writer = _Writer(layout, words, [_display_name(file) for file in files], output)
     timed = words or layout in (OutputFormat.SRT, OutputFormat.VTT)
     options = {"device": device.value, "dtype": dtype.value, "load_in_8bit": int8}
-    failures = 0
     with Activity("Reading", total=len(files)) as activity:
         loaded: ASRModel | None = None
-        reader = _Reader(files, limits)
+        reader = _Reader(files, limits, activity)
+        failures = 0
         for clips in reader.batches(batch_size):
             if loaded is None:
                 activity.describe(f"Loading the model {model}")
@@ -177,11 +177,16 @@ def transcribe(
                     print_error(_about(clip.name, result))
                     failures += 1
                 else:
-                    activity.write(writer.write(clip.name, result))
+                    _print(writer.write(clip.name, result))
             activity.advance(len(clips))
-        failures += reader.failures
-    if failures:
+    if failures or reader.failures:
         raise typer.Exit(1)
+
+
+def _print(text: str) -> None:
+    """Write to standard output at once, for whoever reads along."""
+    with hidden():
+        print(text, flush=True)
 
 
 def _layout(as_json: bool, as_srt: bool, as_vtt: bool) -> OutputFormat:
@@ -204,8 +209,9 @@ def _layout(as_json: bool, as_srt: bool, as_vtt: bool) -> OutputFormat:
 class _Reader:
     """Reads the inputs one after the other, reports those that fail, groups the others."""
 
-    def __init__(self, files: Sequence[str], limits: AudioLimits) -> None:
+    def __init__(self, files: Sequence[str], limits: AudioLimits, activity: Activity) -> None:
         self.failures = 0
+        self._activity = activity
         self._files = files
         self._limits = limits
 
@@ -218,6 +224,7 @@ class _Reader:
             except TinyvoiceError as error:
                 print_error(str(error))
                 self.failures += 1
+                self._activity.advance()
                 continue
             if batch and seconds + clip.audio.duration > _BATCH_SECONDS:
                 yield batch
