@@ -1,6 +1,7 @@
 """The program as a whole: help, version, commands from elsewhere, errors, interruption."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -209,3 +210,16 @@ def test_a_reader_that_leaves_is_no_error(tmp_path: Path) -> None:
     assert process.stderr.read() == b""
     assert process.wait() != 0
     process.stderr.close()
+
+
+@pytest.mark.parametrize("name", BUILT_IN)
+def test_the_guide_names_every_option(name: str) -> None:
+    guide = (ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
+    chapter = guide.split(f"\n## {name}\n")[1].split("\n## ")[0]
+    command = DeferredCommand(name, BUILT_IN[name]).load()
+    options = {option for parameter in command.params for option in parameter.opts}
+    assert {
+        option for option in options if option.startswith("-") and option not in chapter
+    } == set()
+    named = set(re.findall(r"--[a-z][a-z0-9-]+", chapter))
+    assert named <= options
