@@ -91,9 +91,9 @@ def measure_speed(model: str = "embedded") -> Speed:
     Raises SpeedProbeError, with what the process said, when one of them fails.
     """
     with tempfile.TemporaryDirectory() as folder:
-        clips = _speak_clips(Path(folder))
-        front_ends = [_run_probe(name, model, clips) for name in FRONT_ENDS]
-        start = _time_start(model, clips[0])
+        clips = speak_clips(Path(folder))
+        front_ends = [run_probe(name, model, clips) for name in FRONT_ENDS]
+        start = time_start(model, clips[0])
         seconds = sum(soundfile.info(clip).duration for clip in clips)
     return Speed(model, machine(), round(seconds, 1), front_ends, *start)
 
@@ -108,8 +108,8 @@ def machine() -> str:
     return f"{name}, one core of {os.cpu_count()}"
 
 
-def _speak_clips(folder: Path) -> list[Path]:
-    """Speak sentences of the grammar, joined up until a clip is long enough."""
+def speak_clips(folder: Path) -> list[Path]:
+    """Speak `CLIPS` clips of 3 to 10 s: sentences of the grammar, joined until long enough."""
     from training.synthesis.grammar import sentences
     from training.synthesis.speech import Synthesiser
     from training.text import normalise
@@ -146,7 +146,8 @@ def _environment() -> dict[str, str]:
     return {**os.environ, **threads, "PYTHONPATH": path}
 
 
-def _run_probe(front_end: str, model: str, clips: Sequence[Path]) -> FrontEndSpeed:
+def run_probe(front_end: str, model: str, clips: Sequence[Path]) -> FrontEndSpeed:
+    """Measure one front end in a process of its own."""
     command = [
         sys.executable,
         "-m",
@@ -220,7 +221,7 @@ def _peak_mb(who: int) -> float:
     return resource.getrusage(who).ru_maxrss * _RESIDENT_UNIT / _MEGABYTE
 
 
-def _time_start(model: str, clip: Path) -> tuple[float, float, float]:
+def time_start(model: str, clip: Path) -> tuple[float, float, float]:
     """Run ``tinyvoice transcribe`` once: seconds to its first line, processor seconds, peak MB."""
     command = [sys.executable, "-m", "tinyvoice.cli.app", "transcribe", str(clip)]
     command += ["--model", model, "--device", "cpu"]
@@ -230,7 +231,8 @@ def _time_start(model: str, clip: Path) -> tuple[float, float, float]:
         env=_environment(),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        text=True,
+        encoding="utf-8",
+        errors="replace",
         preexec_fn=one_core,  # runs between fork and exec: the interpreter starts bound
     )
     assert process.stdout is not None

@@ -1,0 +1,88 @@
+"""Tests of training.cli.eval."""
+
+import json
+from pathlib import Path
+
+import pytest
+import soundfile
+from typer.testing import CliRunner
+
+from tests.miniature import clip, random_model
+from training.cli.eval import app
+
+runner = CliRunner()
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    folder = tmp_path_factory.mktemp("model")
+    random_model(embedded_backbones=True).save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.fixture
+def recordings(tmp_path: Path) -> Path:
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    for index in range(3):
+        soundfile.write(folder / f"{index}.wav", clip(0.5, index), 16_000)
+    lines = [f"{index}\tturn on light number {index}" for index in range(3)]
+    (folder / "transcripts.tsv").write_text("\n".join(lines))
+    return folder
+
+
+def test_prints_a_table_and_keeps_hypotheses(model: str, recordings: Path, tmp_path: Path) -> None:
+    output = tmp_path / "results"
+    result = runner.invoke(app, ["-m", model, "-d", str(recordings), "-o", str(output)])
+    assert result.exit_code == 0, result.output
+    assert "WER" in result.output
+    lines = [json.loads(line) for line in (output / "mine.jsonl").read_text().splitlines()]
+    assert [line["reference"] for line in lines] == [
+        "turn on light number zero",
+        "turn on light number one",
+        "turn on light number two",
+    ]
+    assert json.loads((output / "mine.json").read_text())["words"] == 15
+
+
+def test_json_has_a_line_for_each_set(model: str, recordings: Path) -> None:
+    arguments = ["-m", model, "-d", str(recordings), "-d", "no-speech", "-n", "2", "--json"]
+    result = runner.invoke(app, arguments)
+    assert result.exit_code == 0, result.output
+    figures = [json.loads(line) for line in result.stdout.splitlines()]
+    assert [figure["test_set"] for figure in figures] == ["mine", "no-speech"]
+    assert [figure["utterances"] for figure in figures] == [2, 2]
+    assert figures[1]["wer"] is None
+
+
+def test_evaluating_twice_gives_the_same_figures(model: str) -> None:
+    arguments = ["-m", model, "-d", "no-speech", "-n", "4", "--json", "--seed", "3"]
+    first, second = (json.loads(runner.invoke(app, arguments).stdout) for _ in range(2))
+    del first["processing_seconds"], second["processing_seconds"]
+    assert first == second
+
+
+def test_a_set_without_data_is_skipped_and_the_others_are_measured(
+    model: str, recordings: Path, tmp_path: Path
+) -> None:
+    arguments = ["-m", model, "-d", "fsdd", "-d", str(recordings), "--data-dir", str(tmp_path)]
+    result = runner.invoke(app, arguments)
+    assert result.exit_code == 0, result.output
+    assert "skipped fsdd" in result.stderr
+    assert "fsdd.tar.gz" in result.stderr
+    assert "WER" in result.stdout
+
+
+def test_nothing_measured_is_a_failure(model: str, tmp_path: Path) -> None:
+    result = runner.invoke(app, ["-m", model, "-d", "ljspeech", "--data-dir", str(tmp_path)])
+    assert result.exit_code == 1
+
+
+def test_the_folder_of_data_may_come_from_the_environment(
+    model: str, recordings: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recordings.rename(recordings.parent / "ljspeech")
+    monkeypatch.setenv("TINYVOICE_DATA", str(recordings.parent))
+    result = runner.invoke(app, ["-m", model, "-d", "ljspeech", "--json"])
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["utterances"] == 3
