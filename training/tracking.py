@@ -69,7 +69,7 @@ class Tracker:
             )
         if self._console.is_terminal:
             self._progress = _progress(self._console)
-            self._task = self._progress.add_task("training", total=total_steps)
+            self._task = self._progress.add_task("training", total=total_steps, figures="")
 
     def __enter__(self) -> Self:
         if self._progress is not None:

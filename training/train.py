@@ -22,7 +22,7 @@ from training.data.manifest import OnError
 from training.data.mixing import Mixture
 from training.settings import parse_settings
 from training.stages import ModelSettings, Stage, build_model
-from training.trainer import Trainer, TrainerSettings, TrainingResult
+from training.trainer import Trainer, TrainerSettings, TrainingResult, on_cpu
 
 try:
     import hydra
@@ -94,7 +94,7 @@ def run(configuration: Mapping[str, Any]) -> TrainingResult:
         "chunk_frames": settings.model.chunk_frames,
         "configuration": configuration,
     }
-    train_clips, eval_clips = open_data(settings.data)
+    train_clips, eval_clips = open_data(settings.data, on_cpu(settings.training))
     return Trainer(
         model,
         settings.output_dir,
@@ -105,11 +105,11 @@ def run(configuration: Mapping[str, Any]) -> TrainingResult:
     ).run()
 
 
-def open_data(settings: DataSettings) -> tuple[Mixture, Mixture | None]:
+def open_data(settings: DataSettings, cpu: bool = True) -> tuple[Mixture, Mixture | None]:
     """Open all corpora and mix them; say what was taken and what was left out.
 
-    With many processes the first one opens them alone, so that what is made or measured is made
-    once.
+    With many processes, on the ``cpu`` or not, the first one opens them before the others do, so
+    that what is made or measured is made once.
     """
     from accelerate import PartialState
 
@@ -118,7 +118,7 @@ def open_data(settings: DataSettings) -> tuple[Mixture, Mixture | None]:
             "data.corpora is empty: choose a group, such as data=synthesis, or list corpora.",
             key="data.corpora",
         )
-    state = PartialState()
+    state = PartialState(cpu=cpu)
     with state.main_process_first():
         train = _open_split(settings, "train", settings.max_train_samples)
         evaluation = _open_split(settings, "eval", settings.max_eval_samples)

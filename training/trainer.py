@@ -674,7 +674,8 @@ def make_accelerator(settings: TrainerSettings, model: ASRModel) -> Accelerator:
     """Return the accelerator of a run: devices, processes and precision of computation."""
     precision = settings.precision
     if precision == "auto":
-        capable = not settings.cpu and torch.cuda.is_available() and torch.cuda.is_bf16_supported()
+        capable = torch.cuda.is_available() and torch.cuda.is_bf16_supported()
+        capable = capable and not on_cpu(settings)
         precision = "bfloat16" if capable else "float32"
     # Experts that no token was sent to have no gradient.
     unused = DistributedDataParallelKwargs(
@@ -684,9 +685,15 @@ def make_accelerator(settings: TrainerSettings, model: ASRModel) -> Accelerator:
     AcceleratorState._reset_state()
     return Accelerator(
         mixed_precision="bf16" if precision == "bfloat16" else "no",
-        cpu=settings.cpu,
+        cpu=on_cpu(settings),
         kwargs_handlers=[unused],
     )
+
+
+def on_cpu(settings: TrainerSettings) -> bool:
+    """Whether to compute on the CPU. It must be said: many processes are otherwise taken for one
+    each where there is no GPU."""
+    return settings.cpu or not torch.accelerator.is_available()
 
 
 def saved_checkpoints(folder: Path) -> list[Path]:
