@@ -32,7 +32,9 @@ def embeds(batch: int, tokens: int, seed: int = 0) -> Tensor:
 @pytest.mark.parametrize("steps", [(12,), (12, 1, 1), (12, 4), (1, 1), (3, 5, 1)])
 def test_hidden_states_are_those_of_transformers(steps: tuple[int, ...]) -> None:
     model = language_model()
-    decoder, ours, theirs = Decoder(model, 64), new_cache(model), new_cache(model)
+    decoder = Decoder(model, 64)
+    ours: Any = new_cache(model)
+    theirs: Any = new_cache(model)
     past = 0
     for tokens in steps:
         inputs = embeds(2, tokens, seed=past)

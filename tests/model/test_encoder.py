@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
@@ -17,7 +19,7 @@ def tower() -> GlmAsrEncoder:
 
 
 def build(attention: str) -> GlmAsrEncoder:
-    config = glm_asr_config().audio_config
+    config: Any = glm_asr_config().audio_config
     config._attn_implementation = attention
     built = GlmAsrEncoder(config)
     scatter_weights(built, seed=5)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -12,6 +14,7 @@ from tinyvoice.errors import ConfigurationError
 from tinyvoice.model.configuration import ASRConfig
 from tinyvoice.model.projectors import (
     PROJECTORS,
+    Length,
     Projector,
     build_projector,
     frame_mask,
@@ -21,7 +24,7 @@ from tinyvoice.model.projectors import (
 HIDDEN = 40  # projector_hidden_dim of tests.miniature
 
 
-def projector(kind: str, seed: int = 0, **changes: object) -> Projector:
+def projector(kind: str, seed: int = 0, **changes: Any) -> Projector:
     built = build_projector(asr_config(kind, **changes))
     scatter_weights(built, seed)
     return built.eval()
@@ -104,7 +107,7 @@ def test_weight_names_and_shapes_are_the_published_ones() -> None:
     assert {key.split(".")[0] for key in wide} == {"query", "encoder_proj", "qformer", "linear"}
 
 
-def shapes(kind: str, **changes: object) -> dict[str, tuple[int, ...]]:
+def shapes(kind: str, **changes: Any) -> dict[str, tuple[int, ...]]:
     state = projector(kind, **changes).state_dict()
     return {key: tuple(value.shape) for key, value in state.items()}
 
@@ -190,11 +193,9 @@ def test_moe_has_an_auxiliary_loss_in_training_only() -> None:
     built = projector("moe")
     built(frames(16))
     assert built.auxiliary_loss is None
-    built.train()
-    built(frames(16))
-    assert built.auxiliary_loss is not None
-    assert built.auxiliary_loss.item() > 0
-    built.auxiliary_loss.backward()
+    loss = training_loss(built)
+    assert loss.item() > 0
+    loss.backward()
     assert built.get_parameter("router.weight").grad is not None
 
 
@@ -203,14 +204,15 @@ def test_moe_balance_loss_prefers_even_routing() -> None:
     with torch.no_grad():
         even.get_parameter("router.weight").zero_()
         skewed.get_parameter("router.weight")[0] += 5.0
-    losses = []
-    for built in (even, skewed):
-        built.train()
-        built(frames(64).abs())
-        assert built.auxiliary_loss is not None
-        losses.append(built.auxiliary_loss.item())
-    assert losses[0] == pytest.approx(0.0, abs=1e-9)
-    assert losses[1] > 1e-3
+    assert training_loss(even).item() == pytest.approx(0.0, abs=1e-9)
+    assert training_loss(skewed).item() > 1e-3
+
+
+def training_loss(built: Projector) -> Tensor:
+    built.train()
+    built(frames(64).abs())
+    assert built.auxiliary_loss is not None
+    return built.auxiliary_loss
 
 
 def test_unknown_projector_names_the_known_ones() -> None:
@@ -230,7 +232,7 @@ def test_a_users_projector_is_built_by_name() -> None:
             super().__init__()
             self.linear = nn.Linear(ENCODER_DIM, LLM_DIM)
 
-        def output_length(self, frames):  # type: ignore[no-untyped-def]
+        def output_length(self, frames: Length) -> Length:
             return (frames + 1) // 2
 
         def forward(self, hidden: Tensor) -> Tensor:

@@ -101,6 +101,7 @@ class Adapter(nn.Module):
         self.fc2 = nn.Linear(hidden_dim, out_dim)
 
     def forward(self, hidden: Tensor) -> Tensor:
+        """(…, in_dim) to (…, out_dim)."""
         return self.fc2(self.act(self.fc1(hidden)))
 
 
@@ -120,9 +121,11 @@ class MLPProjector(Projector):
         self.norm_2 = LlamaRMSNorm(llm_dim, eps=NORM_EPS)
 
     def output_length(self, frames: Length) -> Length:
+        """One token for each whole group of frames."""
         return frames // self.stride
 
     def forward(self, hidden: Tensor) -> Tensor:
+        """(batch, frames, encoder_dim) to (batch, tokens, llm_dim)."""
         hidden = self.linear_1(stack_frames(hidden, self.stride))
         hidden = self.linear_2(self.act(self.norm(hidden)))
         return self.norm_2(hidden)
@@ -157,9 +160,11 @@ class MOSAProjector(Projector):
         return (frames + 2 - 3) // 2 + 1
 
     def output_length(self, frames: Length) -> Length:
+        """A quarter of the frames, rounded up twice on the way."""
         return self._halved(self._halved(frames))
 
     def forward(self, hidden: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """(batch, frames, encoder_dim) to (batch, tokens, llm_dim)."""
         hidden = self.downsampler[1](self.downsampler[0](hidden.transpose(1, 2)))
         if lengths is not None:
             # Behind a short clip the first convolution leaves its bias and an echo of the last
@@ -209,12 +214,15 @@ class MoEProjector(Projector):
 
     @property
     def auxiliary_loss(self) -> Tensor | None:
+        """Balance and z-loss of the latest training forward."""
         return self._auxiliary_loss
 
     def output_length(self, frames: Length) -> Length:
+        """One token for each whole group of frames."""
         return frames // self.stride
 
     def forward(self, hidden: Tensor) -> Tensor:
+        """(batch, frames, encoder_dim) to (batch, tokens, llm_dim)."""
         stacked = self.norm(stack_frames(hidden, self.stride))
         tokens = stacked.reshape(-1, stacked.shape[-1])
         logits = self.router(tokens)
@@ -272,9 +280,11 @@ class QFormerProjector(Projector):
         self.linear = nn.Linear(width, llm_dim)
 
     def output_length(self, frames: Length) -> Length:
+        """A fixed number of tokens for each window begun."""
         return (frames + self.window - 1) // self.window * self.queries
 
     def forward(self, hidden: Tensor) -> Tensor:
+        """(batch, frames, encoder_dim) to (batch, tokens, llm_dim)."""
         hidden = hidden.to(self.query.dtype)
         if self.encoder_proj is not None:
             hidden = self.encoder_proj(hidden)

@@ -112,7 +112,8 @@ def build_random_model(
 
     config = random_config(shape, projector_type)
     with torch.device("meta"):
-        model = ASRModel(config).to(dtype)
+        model = ASRModel(config)
+        nn.Module.to(model, dtype=dtype)
     model.to_empty(device=device)
     make_tied(model.language_model)
     generator = torch.Generator(device).manual_seed(seed)

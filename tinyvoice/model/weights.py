@@ -223,9 +223,13 @@ def write_weights(path: Path, tensors: Mapping[str, Tensor], dtype: torch.dtype 
 
     Replacing matters: weights just loaded may still be mapped from the old file.
     """
-    stored = {
-        key: value.detach().to("cpu", dtype=dtype).contiguous() for key, value in tensors.items()
-    }
+    stored: dict[str, Tensor] = {}
+    seen: set[int] = set()
+    for key, value in tensors.items():
+        tensor = value.detach().to("cpu", dtype=dtype).contiguous()
+        # The format has no shared tensors: a second name gets a copy.
+        stored[key] = tensor.clone() if tensor.data_ptr() in seen else tensor
+        seen.add(tensor.data_ptr())
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         save_file(stored, temporary, metadata={"format": "pt"})
