@@ -197,6 +197,10 @@ class TestRefusals:
     def test_a_name_that_no_file_can_have(self) -> None:
         assert "cannot be read" in sentence_of("a\0b.wav")
 
+    def test_addresses_that_are_not_http(self) -> None:
+        message = sentence_of("s3://bucket/a.wav")
+        assert message.startswith("s3://bucket/a.wav: addresses of this kind are not fetched")
+
     @pytest.mark.parametrize(
         ("content", "words"),
         [

@@ -36,6 +36,8 @@ def greet(name: str) -> None:
         raise TinyvoiceError("There is nobody to greet: give a name.")
     if name == "bug":
         raise ZeroDivisionError("one\\ntwo")
+    if name == "large":
+        raise MemoryError("too large")
     if name == "interrupt":
         raise KeyboardInterrupt
     print("hello", name)
@@ -162,6 +164,13 @@ def test_faults_of_the_program_are_one_line_too(program: Program, tmp_path: Path
     assert "ZeroDivisionError: one two" in result.stderr
     assert "tinyvoice --debug" in result.stderr
     assert "Traceback" in program("--debug", "greet", "bug", path=path).stderr
+
+
+def test_want_of_memory_is_told_with_what_to_do(program: Program, tmp_path: Path) -> None:
+    path = announce(tmp_path / "site", {"greeting": GREET}, greet="greeting:app")
+    result = program("greet", "large", path=path)
+    assert result.returncode == 1
+    assert result.stderr.startswith("error: There is not enough memory (too large): lower --batch")
 
 
 def test_interruption_is_clean(program: Program, tmp_path: Path) -> None:

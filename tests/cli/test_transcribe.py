@@ -3,6 +3,7 @@
 import io
 import json
 import logging
+import os
 import re
 import sys
 from collections.abc import Callable, Iterator
@@ -256,6 +257,16 @@ def test_the_program_itself(
     result = program("transcribe", recordings / "a.wav", "-m", model_folder)
     text = model.transcribe(recordings / "a.wav").text
     assert (result.returncode, result.stdout, result.stderr) == (0, text + "\n", "")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names are text on other systems")
+def test_a_name_that_is_no_text(program: Program, model_folder: Path, recordings: Path) -> None:
+    name = os.fsdecode(b"\xff.wav")
+    (recordings / name).write_bytes((recordings / "a.wav").read_bytes())
+    files = [recordings / name, recordings / "a.wav"]
+    result = program("transcribe", *files, "-m", model_folder, "--json", "-o", "out")
+    assert (result.returncode, result.stderr) == (0, "")
+    assert result.stdout == "out/\\udcff.json\nout/a.json\n"
 
 
 def test_the_demo_shows_words_speed_and_text(program: Program, model_folder: Path) -> None:

@@ -108,6 +108,12 @@ def load_audio(
 
         content = fetch(source, max_bytes=limits.max_bytes, timeout_s=limits.fetch_seconds)
         return _load_stream(io.BytesIO(content), name or source, limits)
+    if isinstance(source, str) and "://" in source and not Path(source).exists():
+        raise AudioError(
+            f"{name or source}: addresses of this kind are not fetched; give an http or https "
+            "address, or a file.",
+            path=name or source,
+        )
     if isinstance(source, str | os.PathLike):
         return _load_path(Path(source), name or str(source), limits)
     if isinstance(source, bytes | bytearray | memoryview):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import ast
 import importlib
 import importlib.util
+import io
 import logging
 import os
 import sys
@@ -207,6 +208,10 @@ def _one_line(error: BaseException) -> str:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the program and end the process: 0 done, 1 an error, 2 wrong usage, 130 interrupted."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # Names and words of any language pass where the terminal's encoding lacks them.
+            stream.reconfigure(errors="backslashreplace")
     command = typer.main.get_command(app)
     try:
         command.main(args=arguments, prog_name="tinyvoice")
@@ -222,6 +227,12 @@ def main(arguments: list[str] | None = None) -> None:
     except Exception as error:
         if debugging():
             raise
+        if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+            print_error(
+                f"There is not enough memory ({_one_line(error)}): lower --batch-size, "
+                "or choose a smaller model or another --device."
+            )
+            sys.exit(1)
         print_error(
             f"tinyvoice failed with {type(error).__name__}: {_one_line(error)}; "
             "this is a fault of the program: tinyvoice --debug COMMAND shows where it is."

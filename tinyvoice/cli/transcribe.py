@@ -329,7 +329,7 @@ class _Writer:
             return prefix + content.removesuffix("\n")
         target = self._targets[name]
         try:
-            target.write_text(content, encoding="utf-8")
+            target.write_text(content, encoding="utf-8", errors="backslashreplace")
         except OSError as error:
             raise TinyvoiceError(
                 f"{target}: cannot be written ({error.strerror}); choose another --output."
