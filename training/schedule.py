@@ -6,8 +6,11 @@ A pure function of the step, so that a resumed run needs no state of it.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
+from typing import Literal, Self
+
+LONGEST_WARMUP = 0.2
+"""Part of a run that warm-up may take, so that a short run does not end before it has begun."""
 
 
 @dataclass(frozen=True)
@@ -20,6 +23,12 @@ class ScheduleSettings:
     """What is left of the peak at the end."""
     power: float = 2.0
     """Exponent of the polynomial decay."""
+
+    def for_run_of(self, steps: int | None) -> Self:
+        """Return the schedule with its warm-up no longer than a run of ``steps`` bears."""
+        if steps is None:
+            return self
+        return replace(self, warmup_steps=min(self.warmup_steps, math.ceil(LONGEST_WARMUP * steps)))
 
     def factor(self, step: int, progress: float) -> float:
         """Return the factor of a step; ``progress`` is the finished part of the run, 0 to 1."""

@@ -237,6 +237,7 @@ class Trainer:
             else None
         )
         self.total_steps = self._total_steps()
+        self.schedule = settings.schedule.for_run_of(self.total_steps)
         self.step, self.minutes = 0, 0.0
         self.best_loss = math.inf
         self.unreadable = 0
@@ -566,7 +567,7 @@ class Trainer:
         return self.step / self.total_steps if self.total_steps else 0.0
 
     def _factor(self) -> float:
-        return self.settings.schedule.factor(self.step, self._progress())
+        return self.schedule.factor(self.step, self._progress())
 
     def _rates(self) -> dict[str, float]:
         """Return the learning rate of the first group, under its usual name."""

@@ -27,3 +27,10 @@ def test_the_rate_ends_at_its_final_factor_and_stays() -> None:
     schedule = ScheduleSettings(warmup_steps=0, final_factor=0.1)
     assert schedule.factor(100, 1.0) == pytest.approx(0.1)
     assert schedule.factor(120, 1.2) == pytest.approx(0.1)
+
+
+def test_a_short_run_warms_up_for_a_fifth_of_it() -> None:
+    schedule = ScheduleSettings(warmup_steps=500)
+    assert schedule.for_run_of(10).warmup_steps == 2
+    assert schedule.for_run_of(5000).warmup_steps == 500
+    assert schedule.for_run_of(None) == schedule

@@ -63,10 +63,11 @@ class Mixture:
         if most is not None and most < len(self.places):
             kept = np.random.default_rng([seed, len(corpora)]).permutation(len(self.places))[:most]
             self.places = self.places[np.sort(kept)]
-        self.durations: NDArray[np.float64] = np.array(
-            [self.corpora[corpus].durations[index] for corpus, index in self.places], dtype=float
-        )
+        self.durations: NDArray[np.float64] = np.zeros(len(self.places))
         """``(clips,)`` seconds."""
+        for number, corpus in enumerate(self.corpora):
+            own = self.places[:, 0] == number
+            self.durations[own] = corpus.durations[self.places[own, 1]]
 
     def __len__(self) -> int:
         return len(self.places)
