@@ -140,6 +140,8 @@ class JointLoss:
     def aligner_loss(self, hidden: Tensor, targets: Tensor) -> Tensor:
         """Mean cross-entropy over the frames whose letter is known."""
         assert self.model.aligner is not None
+        # The batch's longest clip may be one without word times: targets are then the shorter.
+        hidden = hidden[:, : targets.shape[1]]
         known = targets != IGNORED_LABEL
         return nn.functional.cross_entropy(self.model.aligner(hidden)[known], targets[known])
 
