@@ -11,6 +11,7 @@ import importlib.util
 import json
 import os
 import platform
+import shlex
 import shutil
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -24,15 +25,18 @@ import typer
 app = typer.Typer(add_completion=False)
 
 EXTRAS = {
-    "lora": ("peft", "checkpoints with a LoRA adapter"),
-    "media": ("av", "MP4, WebM, M4A and other video"),
-    "mic": ("sounddevice", "the microphone"),
-    "vad": ("silero_vad", "voice activity detection"),
-    "synthesis": ("espeakng_loader", "tinyvoice synth"),
-    "eval": ("jiwer", "tinyvoice eval"),
-    "training": ("hydra", "tinyvoice train"),
+    "lora": (["peft"], "checkpoints with a LoRA adapter"),
+    "media": (["av"], "MP4, WebM, M4A and other video"),
+    "mic": (["sounddevice"], "the microphone"),
+    "vad": (["silero_vad"], "voice activity detection"),
+    "synthesis": (["espeakng_loader", "num2words"], "tinyvoice synth"),
+    "eval": (["jiwer", "espeakng_loader", "num2words"], "tinyvoice eval"),
+    "training": (
+        ["hydra", "accelerate", "datasets", "audiomentations", "matplotlib", "peft", "jiwer"],
+        "tinyvoice train",
+    ),
 }
-"""Extra of the package: the module that shows it is there, and what it is for."""
+"""Extra of the package: modules that show it is there, and what it is for."""
 
 _CPU_FEATURES = {
     "avx2": "AVX2",
@@ -115,12 +119,17 @@ def _embedded_model() -> Finding:
     from tinyvoice.cli.models import EMBEDDED, describe_folder
 
     topic = "embedded model"
+    source = EMBEDDED.parents[2]
+    if (source / ".git").exists():
+        restore = f"git -C {shlex.quote(str(source))} checkout -- tinyvoice/model/embedded"
+    else:
+        restore = "pip install --force-reinstall --no-deps tinyvoice"
     if not (EMBEDDED / "config.json").is_file() or not list(EMBEDDED.glob("*.safetensors")):
         return Finding(
             topic,
             Level.MISSING,
             f"no checkpoint in {EMBEDDED}",
-            "pip install --force-reinstall --no-deps tinyvoice",
+            restore,
         )
     model = describe_folder(EMBEDDED, "embedded", "embedded")
     return Finding(
@@ -210,14 +219,16 @@ def _portaudio_command() -> str:
 
 
 def _extras() -> Iterator[Finding]:
-    for extra, (module, purpose) in EXTRAS.items():
+    for extra, (modules, purpose) in EXTRAS.items():
         topic = f"extra '{extra}'"
-        if importlib.util.find_spec(module) is not None:
+        missing = [name for name in modules if importlib.util.find_spec(name) is None]
+        if not missing:
             yield Finding(topic, Level.OK, f"installed: {purpose}")
-        else:
-            yield Finding(
-                topic, Level.OPTIONAL, f"for {purpose}", f"pip install 'tinyvoice[{extra}]'"
-            )
+            continue
+        lacking = f"; {', '.join(missing)} missing" if len(missing) < len(modules) else ""
+        yield Finding(
+            topic, Level.OPTIONAL, f"for {purpose}{lacking}", f"pip install 'tinyvoice[{extra}]'"
+        )
 
 
 def _programs() -> Iterator[Finding]:
