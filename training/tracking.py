@@ -24,7 +24,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from tinyvoice.errors import MissingExtraError
+from tinyvoice.errors import ConfigurationError
 
 LOG_FILE = "log.jsonl"
 
@@ -135,7 +135,10 @@ def _wants_wandb(wandb: Tracking) -> bool:
         return False
     installed = importlib.util.find_spec("wandb") is not None
     if wandb == "on" and not installed:
-        raise MissingExtraError("wandb", "training.wandb=on")
+        raise ConfigurationError(
+            "training.wandb=on needs the package wandb: pip install wandb, or leave it at auto.",
+            key="training.wandb",
+        )
     return installed and (wandb == "on" or bool(os.environ.get("WANDB_API_KEY")))
 
 

@@ -441,7 +441,7 @@ class Trainer:
             "minutes": self.minutes,
             "best_loss": self.best_loss,
             "unreadable": self.unreadable,
-            "seed": self.settings.seed,
+            "data": self._fingerprint(),
             "weights": {name: p.detach().cpu() for name, p in self.trainable.items()},
             "optimizer": self.optimizer.state_dict(),
         }
@@ -451,20 +451,24 @@ class Trainer:
         """Take up a saved state, if the settings name one or there is one."""
         if self.settings.resume is None:
             return
-        if self.settings.resume == "auto":
-            folders = saved_checkpoints(self.folder)
-            if not folders:
-                return
-            folder = folders[-1]
-        else:
-            folder = Path(self.settings.resume)
-        self.load(folder)
+        if self.settings.resume != "auto":
+            self.load(Path(self.settings.resume))
+            return
+        folders = saved_checkpoints(self.folder)
+        if folders:
+            self.load(folders[-1], same_data=True)
 
-    def load(self, folder: Path) -> None:
+    def _fingerprint(self) -> str:
+        """Return what tells one choice of data from another: a resumed run must not change it."""
+        durations = self.batches.durations
+        return f"{len(durations)} clips of {durations.sum():.2f} s"
+
+    def load(self, folder: Path, *, same_data: bool = False) -> None:
         """Take up the state that a run saved in a checkpoint folder.
 
         Raises:
-            ResumeError: there is none, or it is of a run that trains other weights.
+            ResumeError: there is none, or it is of a run that trains other weights, or, with
+                ``same_data``, of a run on other data.
         """
         path = folder / STATE_FILE
         try:
@@ -489,6 +493,13 @@ class Trainer:
                 f"{folder} was saved by a run that trains other weights ({different[0]} differs): "
                 "go on with the same configuration, or set training.resume=null and "
                 f"model.checkpoint={folder} to start a new run from its model."
+            )
+        if same_data and state["data"] != self._fingerprint():
+            raise ResumeError(
+                f"{self.folder} holds a run on other data ({state['data']}, now "
+                f"{self._fingerprint()}): set output_dir for a run beside it, "
+                "training.resume=null to begin anew in its place, or "
+                f"training.resume={folder} to go on from it all the same."
             )
         with torch.no_grad():
             for name, parameter in mine.items():
@@ -613,6 +624,8 @@ class Trainer:
         }
         parts = ", ".join(f"{part} {count / 1e6:.2f}M" for part, count in counts.items())
         tracker.say(f"trained parameters: {parts}")
+        if self.step:
+            tracker.say(f"going on from step {self.step}; training.resume=null would begin anew")
         hours = float(self.batches.durations.sum()) / 3600
         tracker.say(
             f"{len(self.batches.durations)} clips, {hours:.2f} h, on {self.accelerator.device} "

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from tinyvoice.errors import MissingExtraError
+from tinyvoice.errors import ConfigurationError
 from training.tracking import LOG_FILE, Tracker
 
 
@@ -64,7 +64,7 @@ def test_wandb_that_is_wanted_but_missing_is_named(
 ) -> None:
     monkeypatch.setitem(sys.modules, "wandb", None)
     monkeypatch.setenv("WANDB_API_KEY", "a key")
-    with pytest.raises(MissingExtraError, match="wandb"):
+    with pytest.raises(ConfigurationError, match="pip install wandb"):
         Tracker(tmp_path, {}, wandb="on", console=console())
     with Tracker(tmp_path, {}, wandb="auto", console=console()) as tracker:
         tracker.record("train", 1, {"loss": 0.5})

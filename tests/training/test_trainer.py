@@ -237,6 +237,13 @@ def test_a_state_of_other_weights_is_refused(tmp_path: Path) -> None:
         trainer(tmp_path).run()
 
 
+def test_a_run_on_other_data_is_not_taken_up_by_itself(tmp_path: Path) -> None:
+    saved = trainer(tmp_path, max_steps=1).run().checkpoint
+    with pytest.raises(ResumeError, match="other data"):
+        trainer(tmp_path, clips=mixture(20), max_steps=2).run()
+    assert trainer(tmp_path, clips=mixture(20), max_steps=2, resume=str(saved)).run().step == 2
+
+
 def test_nothing_to_train_and_no_end_are_refused(tmp_path: Path) -> None:
     frozen = random_model()
     frozen.requires_grad_(False)

@@ -10,7 +10,7 @@ Neither chooses clips nor moves tensors to a device.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -125,30 +125,28 @@ class Batch:
     """``(batch, tokens)`` int64, -100 in prompt and padding."""
     frame_targets: Tensor | None
     """``(batch, encoder frames)`` int64 for the aligner, -100 where unknown."""
+    label_tokens: int
+    """Tokens that the loss is the mean of."""
+    target_frames: int
+    """Encoder frames that the aligner's loss is the mean of."""
     texts: list[str]
     seconds: float
     """Audio in the batch, without padding."""
     errors: list[str]
     """What could not be read."""
 
-    @property
-    def label_tokens(self) -> int:
-        """Tokens that the loss is the mean of."""
-        return int((self.labels[:, 1:] != IGNORED_LABEL).sum())
-
-    @property
-    def target_frames(self) -> int:
-        """Encoder frames that the aligner's loss is the mean of."""
-        if self.frame_targets is None:
-            return 0
-        return int((self.frame_targets != IGNORED_LABEL).sum())
-
     def to(self, device: torch.device) -> Batch:
         """Return the batch with its tensors on ``device``."""
+        return self._with_tensors(lambda tensor: tensor.to(device, non_blocking=True))
+
+    def pin_memory(self) -> Batch:
+        """Return the batch in memory that a GPU copies from while it computes."""
+        return self._with_tensors(Tensor.pin_memory)
+
+    def _with_tensors(self, change: Callable[[Tensor], Tensor]) -> Batch:
+        """Return the batch with its tensors changed."""
         tensors: dict[str, Any] = {
-            name: value.to(device, non_blocking=True)
-            for name, value in vars(self).items()
-            if isinstance(value, Tensor)
+            name: change(value) for name, value in vars(self).items() if isinstance(value, Tensor)
         }
         return replace(self, **tensors)
 
@@ -249,6 +247,8 @@ def collate(examples: Sequence[Example]) -> Batch:
         example.labels if example.counts else [IGNORED_LABEL] * len(example.labels)
         for example in examples
     ]
+    padded_labels = _pad_rows([torch.tensor(row) for row in labels], IGNORED_LABEL)
+    frame_targets = _frame_target_rows(examples)
     input_ids = _pad_rows([torch.tensor(example.input_ids) for example in examples], 0)
     tokens = torch.tensor([len(example.input_ids) for example in examples])
     padded = features[0].new_zeros(len(features), features[0].shape[0], int(lengths.max()))
@@ -259,8 +259,10 @@ def collate(examples: Sequence[Example]) -> Batch:
         input_features_mask=_inside(lengths),
         input_ids=input_ids,
         attention_mask=_inside(tokens).long(),
-        labels=_pad_rows([torch.tensor(row) for row in labels], IGNORED_LABEL),
-        frame_targets=_frame_target_rows(examples),
+        labels=padded_labels,
+        frame_targets=frame_targets,
+        label_tokens=_supervised(padded_labels[:, 1:]),
+        target_frames=0 if frame_targets is None else _supervised(frame_targets),
         texts=[example.text for example in examples],
         seconds=sum(example.seconds for example in examples if example.counts),
         errors=[example.error for example in examples if example.error is not None],
@@ -276,6 +278,11 @@ def _frame_target_rows(examples: Sequence[Example]) -> Tensor | None:
         for example in examples
     ]
     return _pad_rows(rows, IGNORED_LABEL) if any(len(row) for row in rows) else None
+
+
+def _supervised(labels: Tensor) -> int:
+    """Count the labels that are to be learnt."""
+    return int((labels != IGNORED_LABEL).sum())
 
 
 def _pad_rows(rows: list[Tensor], value: int) -> Tensor:
