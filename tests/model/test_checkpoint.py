@@ -27,7 +27,13 @@ from transformers import (
     WhisperFeatureExtractor,
 )
 
-from tests.miniature import PROJECTOR_TYPES, clips, random_model, write_checkpoint
+from tests.miniature import (
+    PROJECTOR_TYPES,
+    clips,
+    random_model,
+    write_backbones,
+    write_checkpoint,
+)
 from tinyvoice.errors import CheckpointError
 from tinyvoice.model import weights
 from tinyvoice.model.checkpoint import resize_rows, resolve_folder
@@ -185,6 +191,47 @@ def test_a_dropped_adapter_does_not_come_back(tmp_path: Path) -> None:
     plain.save_pretrained(tmp_path / "saved")
     waves = clips(0.9)
     assert tokens(load(tmp_path / "saved"), waves) == tokens(plain, waves)
+
+
+def test_a_tuned_model_that_is_frozen_again_is_still_written(tmp_path: Path) -> None:
+    write_checkpoint(tmp_path / "published", tuned=True, freeze_language_model=True)
+    model, waves = load(tmp_path / "published"), clips(0.9)
+    model.save_pretrained(tmp_path / "saved")
+    assert tokens(load(tmp_path / "saved"), waves) == tokens(model, waves)
+
+
+def test_an_untied_output_embedding(tmp_path: Path) -> None:
+    write_checkpoint(tmp_path)
+    tied = tokens(load(tmp_path), clips(1.1))
+    write_backbones(tmp_path, tied=False)
+    model = load(tmp_path)
+    language_model = model.language_model
+    assert (
+        language_model.get_output_embeddings().weight
+        is not language_model.get_input_embeddings().weight
+    )
+    assert tokens(model, clips(1.1)) == [tokens_by_transformers(tmp_path, *clips(1.1))] != tied
+
+
+def test_embeddings_inside_an_adapter_file(tmp_path: Path) -> None:
+    # PEFT adds them by itself when it believes that the vocabulary was resized.
+    write_checkpoint(tmp_path / "published", lora=True)
+    file = tmp_path / "published" / "adapter_model.safetensors"
+    embedding = load(tmp_path / "published").language_model.get_input_embeddings().weight.detach()
+    key = "base_model.model.model.embed_tokens.weight"
+    save_file(load_file(file) | {key: embedding.flip(0).contiguous()}, file)
+    model, waves = load(tmp_path / "published"), clips(0.9)
+    assert torch.equal(model.language_model.get_output_embeddings().weight, embedding.flip(0))
+    model.save_pretrained(tmp_path / "saved")
+    assert tokens(load(tmp_path / "saved"), waves) == tokens(model, waves)
+
+
+def test_transformers_names_for_device_and_precision(tmp_path: Path) -> None:
+    write_checkpoint(tmp_path)
+    model = ASRModel.from_pretrained(
+        tmp_path, device_map={"": "cpu"}, torch_dtype="bfloat16", trust_remote_code=True
+    )
+    assert (model.device.type, model.dtype) == ("cpu", torch.bfloat16)
 
 
 def test_embedded_backbones_need_no_other_folder(tmp_path: Path) -> None:
@@ -456,6 +503,14 @@ DAMAGES: dict[str, tuple[dict[str, Any], Callable[[Path], object], str, str]] = 
     ),
     "projector that is no name": (
         {}, edit_config(projector_type=["mlp"]), "projector_type", "known are"
+    ),
+    "layers without end": (
+        {}, lambda f: edit(f / "qwen3" / "config.json", num_hidden_layers=10**8, layer_types=None),
+        "num_hidden_layers", "more than 512",
+    ),
+    "layers without end, nested": (
+        {}, edit_config(audio_config={"audio_config": {"num_hidden_layers": 10**8}}),
+        "audio_config.audio_config.num_hidden_layers", "more than 512",
     ),
     "another model type": ({}, edit_config(model_type="whisper"), "model_type", "'whisper'"),
     "newer format": (

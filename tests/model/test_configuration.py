@@ -72,6 +72,8 @@ def test_aligner_classes_are_silence_and_letters_twice() -> None:
         ({"downsample_rate": 0}, "downsample_rate", "at least 1"),
         ({"qformer_window_size": -1}, "qformer_window_size", "at least 1"),
         ({"projector_pool_stride": "four"}, "projector_pool_stride", "whole number"),
+        ({"num_experts": 10**9}, "num_experts", "more than 1024"),
+        ({"qformer_num_layers": 10**9}, "qformer_num_layers", "more than 512"),
         ({"lora_rank": 0}, "lora_rank", "at least 1"),
         ({"encoder_conv_layers": [[1, 3]]}, "encoder_conv_layers", "padding, kernel, stride"),
         ({"encoder_conv_layers": [[1, 3, 0]]}, "encoder_conv_layers", "padding, kernel, stride"),

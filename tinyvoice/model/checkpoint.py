@@ -27,8 +27,8 @@ from transformers.utils import logging as transformers_logging
 import tinyvoice
 from tinyvoice.errors import CheckpointError, ConfigurationError
 from tinyvoice.model import lora
-from tinyvoice.model.configuration import FORMAT_VERSION, ASRConfig
-from tinyvoice.model.modeling import AUDIO_TOKEN, ASRModel, make_tied
+from tinyvoice.model.configuration import FORMAT_VERSION, MAX_LAYERS, ASRConfig
+from tinyvoice.model.modeling import AUDIO_TOKEN, ASRModel
 from tinyvoice.model.projectors import PROJECTORS
 from tinyvoice.model.weights import (
     PICKLED_SUFFIXES,
@@ -36,6 +36,7 @@ from tinyvoice.model.weights import (
     WeightFiles,
     check_names,
     load_into,
+    make_tied,
     more,
     read_json,
     write_json,
@@ -179,6 +180,7 @@ def check_config(content: dict[str, Any], folder: Path) -> None:
             f"tinyvoice {tinyvoice.__version__} reads; update tinyvoice",
             key="format_version",
         )
+    check_depth(content, where)
     projector = content.get("projector_type", "mlp")
     if not isinstance(projector, str) or projector not in PROJECTORS:
         raise CheckpointError(
@@ -186,6 +188,21 @@ def check_config(content: dict[str, Any], folder: Path) -> None:
             f"{', '.join(sorted(PROJECTORS))}, and register_projector adds your own",
             key="projector_type",
         )
+
+
+def check_depth(content: dict[str, Any], where: Path, path: str = "") -> None:
+    """Refuse absurd numbers of layers in a configuration and those nested in it.
+
+    The configuration classes of transformers already build a list entry for each layer.
+    """
+    for key, value in content.items():
+        if isinstance(value, dict):
+            check_depth(value, where, f"{path}{key}.")
+        elif key.endswith("layers") and isinstance(value, int) and value > MAX_LAYERS:
+            raise CheckpointError(
+                f"{path}{key} in {where} is {value}, more than {MAX_LAYERS}; correct it",
+                key=f"{path}{key}",
+            )
 
 
 def build_config(content: dict[str, Any], folder: Path) -> ASRConfig:
@@ -249,6 +266,7 @@ def read_backbone_config(folder: Path, kinds: tuple[str, ...] | None) -> PreTrai
             f"{', '.join(kinds)}",
             key="model_type",
         )
+    check_depth(content, folder / "config.json")
     content = {
         key: value for key, value in content.items() if key not in ("auto_map", "model_type")
     }
@@ -353,7 +371,11 @@ def load_language_model(
 ) -> None:
     """Language model weights: embedded or fully tuned ones here, otherwise from its own folder."""
     tuned = own.keys_under("language_model.")
-    files, names = (own, tuned) if tuned else (language.files, language.files.keys_under(""))
+    embedded = language.files is own
+    files, names = (
+        (own, tuned) if tuned or embedded else (language.files, language.files.keys_under(""))
+    )
+    model.language_model_tuned = bool(tuned) or model.language_model_tuned
     module: Any = model.language_model
     tied = tied_names(module)
     if tied and set(tied) <= set(names):
@@ -528,7 +550,7 @@ def stored_tensors(model: ASRModel) -> dict[str, torch.Tensor]:
         for part, module in parts.items()
         for key, value in module.state_dict().items()
     }
-    if config.embedded_backbones or not config.freeze_language_model:
+    if config.embedded_backbones or model.language_model_tuned:
         tied = tied_names(model.language_model)[1:]
         plain = lora.plain_state_dict(model.language_model)
         tensors |= {f"language_model.{k}": v for k, v in plain.items() if k not in tied}

@@ -58,6 +58,10 @@ COUNTS = (
     "audio_sample_rate",
 )
 
+# Deeper or wider than any speech model, and far from what would keep a machine busy for an hour.
+MAX_LAYERS = 512
+MAX_EXPERTS = 1024
+
 # Keys of published configurations that mean nothing here and must never lead to running code.
 IGNORED_KEYS = ("auto_map", "custom_pipelines", "pipeline_tag", "encoder")
 
@@ -186,6 +190,11 @@ class ASRConfig(PreTrainedConfig):
             if not isinstance(value, int) or value < 1:
                 raise ConfigurationError(
                     f"{key} is {value!r}; it must be a whole number, at least 1", key=key
+                )
+        for key, limit in (("qformer_num_layers", MAX_LAYERS), ("num_experts", MAX_EXPERTS)):
+            if getattr(self, key) > limit:
+                raise ConfigurationError(
+                    f"{key} is {getattr(self, key)}, more than {limit}", key=key
                 )
         for key in ("projector_type", "system_prompt", "audio_model_id", "text_model_id"):
             if not isinstance(getattr(self, key), str):

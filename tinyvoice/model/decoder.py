@@ -19,6 +19,9 @@ from torch import Tensor, nn
 from transformers import DynamicCache
 from transformers.models.qwen3.modeling_qwen3 import Qwen3ForCausalLM
 
+# Devices whose attention kernels share a key head between query heads by themselves.
+GROUPED_KERNELS = ("cpu", "cuda")
+
 
 def new_cache(language_model: Any) -> DynamicCache:
     """An empty cache of keys and values for a language model."""
@@ -69,6 +72,10 @@ class Decoder:
                 attention, rms_norm(hidden, layer.input_layernorm), self.head_norms[index], rotary
             )
             keys, values = cache.update(key, value, index)
+            groups = attention.num_key_value_groups
+            if groups > 1 and query.device.type not in GROUPED_KERNELS:
+                keys, values = (x.repeat_interleave(groups, dim=1) for x in (keys, values))
+                groups = 1
             attended = nn.functional.scaled_dot_product_attention(
                 query,
                 keys,
@@ -76,7 +83,7 @@ class Decoder:
                 attn_mask=mask,
                 is_causal=causal,
                 scale=attention.scaling,
-                enable_gqa=attention.num_key_value_groups > 1,
+                enable_gqa=groups > 1,
             )
             hidden = hidden + attention.o_proj(join_heads(attended))
             normed = rms_norm(hidden, layer.post_attention_layernorm)

@@ -16,6 +16,7 @@ from tinyvoice.errors import CheckpointError, MissingExtraError
 from tinyvoice.model.weights import (
     WeightFiles,
     check_names,
+    make_tied,
     read_json,
     write_json,
     write_weights,
@@ -124,19 +125,31 @@ def load_adapter(
         return
     files = WeightFiles(folder, ADAPTER_WEIGHTS_FILE, max_file_bytes)
     inject(model, adapter_settings(read_json(folder / CONFIG_FILE), folder))
-    module = model.language_model
+    module: Any = model.language_model
     expected = {
         key: tuple(value.shape) for key, value in module.state_dict().items() if LAYER_MARK in key
     }
     names = {model_name(key): key for key in files.files}
+    # PEFT adds whole embeddings to a file when a vocabulary was resized.
+    for name in embedding_names(module):
+        if name in names:
+            expected[name] = tuple(module.state_dict()[name].shape)
     check_names(files, names, expected, set(), "LoRA adapter")
     tensors = files.read(names.values(), device, dtype)
     module.load_state_dict(
         {key: tensors[name] for key, name in names.items()}, strict=False, assign=True
     )
+    make_tied(module)
+    model.language_model_tuned |= any(name in names for name in embedding_names(module))
     for name, parameter in module.named_parameters():
         if LAYER_MARK in name:
             parameter.requires_grad_(True)
+
+
+def embedding_names(language_model: Any) -> list[str]:
+    """Tensor names of the input and the output embedding."""
+    owners = (language_model.get_input_embeddings(), language_model.get_output_embeddings())
+    return [f"{name}.weight" for name, owner in language_model.named_modules() if owner in owners]
 
 
 def adapter_settings(content: dict[str, Any], folder: Path) -> Any:

@@ -112,6 +112,8 @@ class ASRModel(PreTrainedModel):
         self.audio_token_id: int | None = None
         self.stop_token_ids: tuple[int, ...] = ()
         self.adapter_settings: Any = None
+        # Whether the language model differs from its own repository's, adapter aside.
+        self.language_model_tuned = not config.freeze_language_model
         self.audio_tower.requires_grad_(not config.freeze_encoder)
         self.projector.requires_grad_(not config.freeze_projector)
         self.language_model.requires_grad_(not config.freeze_language_model)
@@ -448,9 +450,10 @@ class ASRModel(PreTrainedModel):
         from tinyvoice.model.devices import choose
 
         device = loading.get("device_map") or device or "auto"
+        if isinstance(device, dict):
+            # The model is small enough for one device; a map of parts names it for the root.
+            device = device.get("", "auto")
         dtype = loading.get("torch_dtype") or dtype or "auto"
-        if load_in_8bit and dtype == "auto":
-            dtype = torch.float32
         place, precision = choose(device, dtype)
         model = load_checkpoint(
             name,
@@ -478,13 +481,6 @@ class ASRModel(PreTrainedModel):
 def is_trainable(module: nn.Module) -> bool:
     """Whether any parameter of the module takes gradients."""
     return any(parameter.requires_grad for parameter in module.parameters())
-
-
-def make_tied(language_model: Any) -> None:
-    """Let input and output embedding be one tensor where the configuration says so."""
-    if language_model.config.tie_word_embeddings:
-        shared = language_model.get_input_embeddings().weight
-        language_model.get_output_embeddings().weight = shared
 
 
 def no_grad_unless(trainable: bool) -> contextlib.AbstractContextManager[Any]:

@@ -26,8 +26,9 @@ from tinyvoice.errors import ConfigurationError
 from tinyvoice.model.checkpoint import add_audio_token, replace_meta_buffers
 from tinyvoice.model.configuration import ASRConfig
 from tinyvoice.model.devices import choose
-from tinyvoice.model.modeling import ASRModel, make_tied
+from tinyvoice.model.modeling import ASRModel
 from tinyvoice.model.processing import ASRProcessor
+from tinyvoice.model.weights import make_tied
 
 # GLM-ASR-Nano-2512's encoder and Qwen3-0.6B are the defaults of ASRConfig.
 MINIATURE_ENCODER: dict[str, Any] = {

@@ -218,6 +218,13 @@ def more(keys: list[str]) -> str:
     return f" (and {len(keys) - 1} more)" if len(keys) > 1 else ""
 
 
+def make_tied(language_model: Any) -> None:
+    """Let input and output embedding be one tensor where the configuration says so."""
+    if language_model.config.tie_word_embeddings:
+        shared = language_model.get_input_embeddings().weight
+        language_model.get_output_embeddings().weight = shared
+
+
 def write_weights(path: Path, tensors: Mapping[str, Tensor], dtype: torch.dtype | None) -> None:
     """Write tensors, cast to ``dtype`` if one is given, replacing the file in one step.
 
