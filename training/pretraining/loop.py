@@ -39,6 +39,12 @@ def join_processes() -> tuple[int, int]:
     return distributed.get_rank(), distributed.get_world_size()
 
 
+def wait_for_processes() -> None:
+    """Wait until every process has come here."""
+    if distributed.is_initialized():
+        distributed.barrier()
+
+
 @dataclass(frozen=True)
 class LoopSettings:
     """Bounds and rates of a run. ``peak`` learning rates are those of the parameter groups."""

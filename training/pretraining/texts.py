@@ -85,7 +85,7 @@ def make_corpora(
     if data is not None and (data / "clinc150-train.txt").exists():
         asked = read_lines(data / "clinc150-train.txt")
         vocabulary.update(word for text in asked for word in normalise(text).split())
-        corpora["clinc"] = (asked[: round(len(asked) * scale)], 3)
+        corpora["clinc"] = (asked[: round(len(asked) * scale)], 4)
     if data is not None and (data / "ljspeech-sentences.txt").exists():
         read = read_lines(data / "ljspeech-sentences.txt")
         vocabulary.update(word for text in read for word in normalise(text).split())

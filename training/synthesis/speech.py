@@ -14,6 +14,7 @@ import numpy as np
 from tinyvoice.audio.files import SAMPLE_RATE
 from tinyvoice.audio.resample import resample
 from training.synthesis.voices import Voice
+from training.text import speakable
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -63,17 +64,22 @@ class Synthesiser:
         if self.voice.engine == "espeak":
             from training.synthesis import espeak
 
-            spoken = espeak.speak(text, self.voice.name, rate=rate, pitch=pitch)
+            spoken = espeak.speak(speakable(text), self.voice.name, rate=rate, pitch=pitch)
         else:
             from training.synthesis import flite
 
-            spoken = flite.speak(text, self.voice.name, rate=rate, pitch=pitch)
+            spoken = flite.speak(speakable(text), self.voice.name, rate=rate, pitch=pitch)
         samples = resample(spoken.samples, spoken.sample_rate, SAMPLE_RATE)
         peak = float(np.abs(samples).max(initial=0.0))
         # A resampled full-scale signal can overshoot; PCM would clip it audibly.
         if peak > 0.99:
             samples = samples * np.float32(0.99 / peak)
-        return Utterance(samples, spoken.words, spoken.phonemes, str(self.voice))
+        # The engines were given a respelling, word for word: the label keeps the text's own spelling.
+        words = [
+            (word, start, end)
+            for word, (_, start, end) in zip(text.split(), spoken.words, strict=True)
+        ]
+        return Utterance(samples, words, spoken.phonemes, str(self.voice))
 
 
 @dataclass(frozen=True)

@@ -12,12 +12,15 @@ from dataclasses import dataclass
 from tinyvoice.errors import ConfigurationError
 
 _TRAINING = {
-    "en-us": "- f1 f2 f3 f5 m1 m2 m3 m7 Annie Alex Michael linda klatt2 Andrea edward",
-    "en": "- f2 f5 m1 m6 m7 steph paul belinda robert",
-    "en-gb-x-rp": "- m3 f1 david",
-    "en-gb-scotland": "m4 f3 john",
-    "en-029": "m1 f2",
-    "en-us-nyc": "m7 f5",
+    "en-us": "- f1 f2 f3 f5 m1 m2 m3 m7 Annie Alex Michael linda klatt2 Andrea edward "
+    "Gene Lee Mike Reed Storm antonio benjamin boris caleb gustave ian iven marcelo max miguel "
+    "norbert pablo quincy travis zac klatt aunty grandma grandpa",
+    "en": "- f2 f5 m1 m6 m7 steph paul belinda robert Denis ed iven3 michel rob sandro shelby "
+    "steph2 victor Jacky Mario mike2",
+    "en-gb-x-rp": "- m3 f1 david Hugo Diogo pedro",
+    "en-gb-scotland": "m4 f3 john Marco",
+    "en-029": "m1 f2 Henrique",
+    "en-us-nyc": "m7 f5 klatt3",
     "en-gb-x-gbclan": "m2 f1",
     "en-gb-x-gbcwmd": "m3 f3",
 }
