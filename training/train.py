@@ -95,14 +95,18 @@ def run(configuration: Mapping[str, Any]) -> TrainingResult:
         "configuration": configuration,
     }
     train_clips, eval_clips = open_data(settings.data, on_cpu(settings.training))
-    return Trainer(
+    trainer = Trainer(
         model,
         settings.output_dir,
         train_clips,
         settings.training,
         eval_clips=eval_clips,
         **trainer_options,
-    ).run()
+    )
+    result = trainer.run()
+    if trainer.accelerator.is_main_process:
+        _report_left_out(train_clips)
+    return result
 
 
 def open_data(settings: DataSettings, cpu: bool = True) -> tuple[Mixture, Mixture | None]:
@@ -129,9 +133,10 @@ def open_data(settings: DataSettings, cpu: bool = True) -> tuple[Mixture, Mixtur
             key="data.corpora",
         )
     if state.is_main_process:
-        _report(train, "training")
-        if evaluation is not None:
-            _report(evaluation, "evaluation")
+        for mixture, what in ((train, "training"), (evaluation, "evaluation")):
+            for name, count in mixture.counts().items() if mixture else ():
+                print(f"{what}: {count} clips of {name}", file=sys.stderr)
+        _report_left_out(train)
     return train, evaluation
 
 
@@ -155,11 +160,11 @@ def _open_split(settings: DataSettings, split: Split, most: int | None) -> Mixtu
     return Mixture([c for c, _ in opened], targets, most=most, seed=settings.seed)
 
 
-def _report(mixture: Mixture, what: str) -> None:
-    """Say how many clips each corpus gives and what was dropped."""
-    for corpus, count in zip(mixture.corpora, mixture.counts().values(), strict=True):
-        left_out = f"; left out: {corpus.dropped}" if str(corpus.dropped) else ""
-        print(f"{what}: {count} clips of {corpus.name}{left_out}", file=sys.stderr)
+def _report_left_out(mixture: Mixture) -> None:
+    """Say what each corpus has that cannot be trained on, and where its manifest is broken."""
+    for corpus in mixture.corpora:
+        if str(corpus.dropped):
+            print(f"left out of {corpus.name}: {corpus.dropped}", file=sys.stderr)
         for error in corpus.dropped.errors[:SHOWN_ERRORS]:
             print(f"  {error}", file=sys.stderr)
 

@@ -63,6 +63,10 @@ class ResumeError(TinyvoiceError):
     """A saved state that does not belong to this run."""
 
 
+class PushError(TinyvoiceError):
+    """The trained checkpoint could not be uploaded; it is still in its folder."""
+
+
 @dataclass(frozen=True)
 class LearningRates:
     """Peak rates by part; parts that are frozen do not care."""
@@ -652,13 +656,20 @@ class Trainer:
         best = self.folder / BEST_FOLDER
         folder = best if best.is_dir() else saved_checkpoints(self.folder)[-1]
         hub = HfApi()  # reads HF_TOKEN or the login of this machine
-        hub.create_repo(self.settings.push_to_hub, exist_ok=True)
-        hub.upload_folder(
-            repo_id=self.settings.push_to_hub,
-            folder_path=str(folder),
-            ignore_patterns=[STATE_FILE],
-            commit_message=f"Training, step {self.step}",
-        )
+        try:
+            hub.create_repo(self.settings.push_to_hub, exist_ok=True)
+            hub.upload_folder(
+                repo_id=self.settings.push_to_hub,
+                folder_path=str(folder),
+                ignore_patterns=[STATE_FILE],
+                commit_message=f"Training, step {self.step}",
+            )
+        except (OSError, ValueError) as error:  # the Hub's own errors are among these
+            raise PushError(
+                f"{folder} could not be uploaded to {self.settings.push_to_hub} "
+                f"({' '.join(str(error).split())[:200]}): it is safe there; check HF_TOKEN and the "
+                "network, and upload it with `hf upload`."
+            ) from error
 
 
 @dataclass

@@ -25,6 +25,7 @@ from training.stages import ModelSettings, apply_stage
 from training.trainer import (
     STATE_FILE,
     LearningRates,
+    PushError,
     ResumeError,
     Trainer,
     TrainerSettings,
@@ -140,10 +141,9 @@ def test_another_seed_gives_other_weights(tmp_path: Path) -> None:
 
 
 def test_accumulation_equals_the_larger_batch(tmp_path: Path) -> None:
-    large = trainer(tmp_path / "large", batch=BatchSettings(seconds=12.0, pool=24)).run()
-    parts = trainer(
-        tmp_path / "parts", batch=BatchSettings(seconds=4.0, pool=8, accumulation=3)
-    ).run()
+    large = trainer(tmp_path / "large", batch=BatchSettings(seconds=12.0, max_clips=48)).run()
+    small = BatchSettings(seconds=4.0, max_clips=16, accumulation=3)
+    parts = trainer(tmp_path / "parts", batch=small).run()
     for name, value in weights(large.checkpoint).items():
         torch.testing.assert_close(weights(parts.checkpoint)[name], value, atol=1e-5, rtol=0)
 
@@ -242,6 +242,17 @@ def test_a_run_on_other_data_is_not_taken_up_by_itself(tmp_path: Path) -> None:
     with pytest.raises(ResumeError, match="other data"):
         trainer(tmp_path, clips=mixture(20), max_steps=2).run()
     assert trainer(tmp_path, clips=mixture(20), max_steps=2, resume=str(saved)).run().step == 2
+
+
+def test_an_upload_that_fails_leaves_the_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(PushError, match=r"could not be uploaded to owner/name") as caught:
+        trainer(tmp_path, max_steps=1, push_to_hub="owner/name").run()
+    assert len(saved_checkpoints(tmp_path)) == 1
+    assert "hf_secret" not in str(caught.value)
 
 
 def test_nothing_to_train_and_no_end_are_refused(tmp_path: Path) -> None:

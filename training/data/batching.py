@@ -18,6 +18,9 @@ from numpy.typing import NDArray
 
 from tinyvoice.errors import ConfigurationError
 
+SMALLEST_POOL = 8
+"""A pool holds at least this many full batches, or there is little to sort."""
+
 
 @dataclass(frozen=True)
 class BatchSettings:
@@ -29,8 +32,8 @@ class BatchSettings:
     accumulation: int = 1
     """Micro-batches of a process that make up one optimizer step."""
     pool: int = 2048
-    """Clips that are drawn at random and then sorted by length together; more waste less padding
-    and mix lengths less."""
+    """Clips that are drawn at random and then sorted by length together, over all processes; more
+    waste less padding and mix lengths less."""
     seed: int = 0
     shuffle: bool = True
 
@@ -85,7 +88,7 @@ class GlobalBatches:
             if self.settings.shuffle:
                 random.shuffle(order)
             batches: list[NDArray[np.int64]] = []
-            pool = self.settings.pool * self.parts
+            pool = max(self.settings.pool, SMALLEST_POOL * self.settings.max_clips * self.parts)
             for start in range(0, len(order), pool):
                 batches += self._cut(order[start : start + pool])
             if self.settings.shuffle:

@@ -25,7 +25,13 @@ from numpy.typing import NDArray
 from tinyvoice.audio.files import load_audio
 from tinyvoice.errors import AudioError, ConfigurationError, ManifestError, MissingExtraError
 from training.data.augmentation import Clip
-from training.data.manifest import OnError, Utterance, read_manifest, read_samples
+from training.data.manifest import (
+    Manifest,
+    OnError,
+    Utterance,
+    read_manifest,
+    read_samples,
+)
 
 Split = Literal["train", "eval"]
 Labels = Literal["lower", "spoken"]
@@ -151,7 +157,11 @@ class ManifestCorpus:
             self.dropped.counts["broken lines"] = len(manifest.errors)
         self._utterances: list[Utterance] = []
         self._labels: list[str] = []
+        missing = _missing_audio(manifest, limits.on_error)
         for utterance in manifest.utterances:
+            if utterance.path in missing:
+                self.dropped.counts["without audio file"] += 1
+                continue
             label = usable_label(utterance.text, utterance.duration, limits, self.dropped)
             if label is not None:
                 self._utterances.append(utterance)
@@ -166,6 +176,19 @@ class ManifestCorpus:
         utterance = self._utterances[index]
         samples = read_samples(utterance)
         return Clip(samples, self._labels[index], utterance.words, utterance.voice)
+
+
+def _missing_audio(manifest: Manifest, on_error: OnError) -> set[Path]:
+    """Return the audio files that are not there; looking now spares a stop in the middle."""
+    named = {utterance.path for utterance in manifest.utterances}
+    missing = {path for path in named if not path.is_file()}
+    if missing and on_error == "raise":
+        raise ManifestError(
+            f"{manifest.path} names {min(missing)}, which does not exist ({len(missing)} of "
+            f"{len(named)} files are missing): correct the manifest or set data.on_error=skip.",
+            path=str(manifest.path),
+        )
+    return missing
 
 
 class HubCorpus:

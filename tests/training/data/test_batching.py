@@ -60,7 +60,7 @@ def test_resuming_at_a_step_continues_the_sequence(step: int) -> None:
 
 
 def test_two_processes_see_what_one_sees_with_the_doubled_batch() -> None:
-    double = BatchSettings(seconds=80.0, max_clips=32, pool=200, seed=3)
+    double = BatchSettings(seconds=80.0, max_clips=32, pool=100, seed=3)
     one = MicroBatches(GlobalBatches(DURATIONS, double))
     two = [MicroBatches(GlobalBatches(DURATIONS, SETTINGS, 2), rank=rank) for rank in (0, 1)]
     for whole, first, second in islice(zip(one, *two, strict=False), 150):
@@ -69,7 +69,7 @@ def test_two_processes_see_what_one_sees_with_the_doubled_batch() -> None:
 
 
 def test_accumulation_cuts_a_step_into_micro_batches() -> None:
-    settings = BatchSettings(seconds=40.0, max_clips=16, accumulation=2, pool=50, seed=3)
+    settings = BatchSettings(seconds=40.0, max_clips=16, accumulation=2, pool=100, seed=3)
     whole = GlobalBatches(DURATIONS, settings).epoch(0)[0]
     micro = list(islice(MicroBatches(GlobalBatches(DURATIONS, settings)), 2))
     assert sorted(key.index for part in micro for key in part) == sorted(whole)

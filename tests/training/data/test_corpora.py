@@ -110,6 +110,17 @@ def test_broken_and_unusable_lines_are_counted(tmp_path: Path) -> None:
     assert "m.jsonl:4" in str(corpus.dropped.errors[0])
 
 
+def test_missing_audio_is_found_before_training(tmp_path: Path) -> None:
+    path = write_recordings(tmp_path, 3)
+    line = json.dumps({"audio_filepath": "gone.wav", "duration": 1.0, "text": "hello"})
+    path.write_text(path.read_text() + line + "\n")
+    with pytest.raises(ManifestError, match=r"gone\.wav, which does not exist \(1 of 2 files"):
+        opened(CorpusSettings(manifest=str(path)))
+    corpus = opened(CorpusSettings(manifest=str(path)), on_error="skip")
+    assert len(corpus) == 3
+    assert corpus.dropped.counts == {"without audio file": 1}
+
+
 @pytest.fixture(scope="module")
 def parquet(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of a data set as the Hub has them: Parquet files by split, audio as bytes."""
