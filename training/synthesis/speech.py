@@ -74,7 +74,7 @@ class Synthesiser:
         # A resampled full-scale signal can overshoot; PCM would clip it audibly.
         if peak > 0.99:
             samples = samples * np.float32(0.99 / peak)
-        # The engines were given a respelling, word for word: the label keeps the text's own spelling.
+        # The engines were given a respelling, word for word; the label keeps the text as it is.
         words = [
             (word, start, end)
             for word, (_, start, end) in zip(text.split(), spoken.words, strict=True)
