@@ -234,6 +234,14 @@ def test_transformers_names_for_device_and_precision(tmp_path: Path) -> None:
     assert (model.device.type, model.dtype) == ("cpu", torch.bfloat16)
 
 
+def test_a_configuration_given_along_replaces_the_folders(tmp_path: Path) -> None:
+    write_checkpoint(tmp_path)
+    config = ASRConfig.from_pretrained(tmp_path)
+    config.max_new_tokens = 2
+    model = load(tmp_path, config=config)
+    assert tokens(model, clips(0.9)) == [ids[:2] for ids in tokens(load(tmp_path), clips(0.9))]
+
+
 def test_embedded_backbones_need_no_other_folder(tmp_path: Path) -> None:
     model = random_model(embedded_backbones=True, aligner_alphabet="abc")
     model.save_pretrained(tmp_path, dtype=torch.float16)

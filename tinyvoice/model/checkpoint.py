@@ -198,7 +198,7 @@ def check_depth(content: dict[str, Any], where: Path, path: str = "") -> None:
     for key, value in content.items():
         if isinstance(value, dict):
             check_depth(value, where, f"{path}{key}.")
-        elif key.endswith("layers") and isinstance(value, int) and value > MAX_LAYERS:
+        elif str(key).endswith("layers") and isinstance(value, int) and value > MAX_LAYERS:
             raise CheckpointError(
                 f"{path}{key} in {where} is {value}, more than {MAX_LAYERS}; correct it",
                 key=f"{path}{key}",
