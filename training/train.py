@@ -34,6 +34,7 @@ logger = logging.getLogger(__name__)
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 SHOWN_ERRORS = 5
+LONGEST_CLIP_S = 30.0  # of GLM-ASR's encoder and of Whisper's, whose features it takes
 
 
 @dataclass(frozen=True)
@@ -121,6 +122,12 @@ def open_data(settings: DataSettings, cpu: bool = True) -> tuple[Mixture, Mixtur
         raise ConfigurationError(
             "data.corpora is empty: choose a group, such as data=synthesis, or list corpora.",
             key="data.corpora",
+        )
+    if not 0 < settings.longest_s <= LONGEST_CLIP_S:
+        raise ConfigurationError(
+            f"data.longest_s is {settings.longest_s:g}, and must be at most {LONGEST_CLIP_S:g}, "
+            "which is what the encoder hears at once.",
+            key="data.longest_s",
         )
     state = PartialState(cpu=cpu)
     with state.main_process_first():

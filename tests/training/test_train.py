@@ -54,6 +54,12 @@ def test_the_default_configuration_states_the_codes_own_defaults() -> None:
     assert settings.data.corpora[0].synthesis is not None
 
 
+def test_a_large_gpu_takes_large_batches() -> None:
+    settings = parse_settings(RunSettings, composed("training=large_gpu"), "")
+    assert settings.training.batch.seconds == 600
+    assert settings.training.rates == TrainerSettings().rates
+
+
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 @pytest.mark.parametrize("model", ["embedded", "full"])
 @pytest.mark.parametrize("data", ["synthesis", "loquacious", "multi_asr", "manifest"])
@@ -127,6 +133,7 @@ def test_the_number_of_samples_and_what_was_left_out_are_told(
         ("+training.steps=3", r"training\.steps is not a setting"),
         ("stage=everything", "stage is 'everything'"),
         ("data.corpora=[]", r"data\.corpora is empty"),
+        ("data.longest_s=40", r"data\.longest_s is 40, and must be at most 30"),
         ("data.corpora.0.manifest=null", "No corpus .* has a training part"),
         ("training.batch.seconds=-1", r"batch\.seconds must be positive"),
         ("+data.augmentation.echo={}", "echo is not a transform"),

@@ -20,8 +20,9 @@ def train(context: typer.Context) -> None:
     Choose the model with ``model=embedded`` or ``model=full``, the data with ``data=synthesis``,
     ``data=loquacious``, ``data=multi_asr`` or ``data=manifest data.corpora.0.manifest=FILE``, an
     experiment with ``+experiments=transcription``, ``mosa``, ``moe``, ``qformer``, ``mlp_lora`` or
-    ``mlp_fine_tune``, and override any key: ``training.max_steps=1000``. ``--cfg job`` shows the
-    result. Many devices: ``accelerate launch -m training.train …`` with the same overrides.
+    ``mlp_fine_tune``, and override any key: ``training.max_steps=1000``. ``training=large_gpu``
+    sets batches for the full model, ``--cfg job`` shows the result. Many devices:
+    ``accelerate launch -m training.train …`` with the same overrides.
     """
     from training.train import hydra_main
 
