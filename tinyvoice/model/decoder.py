@@ -38,7 +38,15 @@ class Decoder:
         self.direct = runs_directly(language_model)
         if self.direct:
             self.cos, self.sin = rotary_tables(self.model, positions)
-            self.head_norms = [head_norm(layer.self_attn) for layer in self.model.layers]
+            self.norms = [
+                (
+                    RMSNorm.of(layer.input_layernorm),
+                    head_norm(layer.self_attn),
+                    RMSNorm.of(layer.post_attention_layernorm),
+                )
+                for layer in self.model.layers
+            ]
+            self.last_norm = RMSNorm.of(self.model.norm)
 
     def __call__(
         self,
@@ -68,9 +76,8 @@ class Decoder:
         hidden = embeds
         for index, layer in enumerate(self.model.layers):
             attention, mlp = layer.self_attn, layer.mlp
-            query, key, value = project_heads(
-                attention, rms_norm(hidden, layer.input_layernorm), self.head_norms[index], rotary
-            )
+            before_attention, of_heads, before_mlp = self.norms[index]
+            query, key, value = project_heads(attention, before_attention(hidden), of_heads, rotary)
             keys, values = cache.update(key, value, index)
             groups = attention.num_key_value_groups
             if groups > 1 and query.device.type not in GROUPED_KERNELS:
@@ -86,9 +93,9 @@ class Decoder:
                 enable_gqa=groups > 1,
             )
             hidden = hidden + attention.o_proj(join_heads(attended))
-            normed = rms_norm(hidden, layer.post_attention_layernorm)
+            normed = before_mlp(hidden)
             hidden = hidden + mlp.down_proj(mlp.act_fn(mlp.gate_proj(normed)) * mlp.up_proj(normed))
-        return rms_norm(hidden, self.model.norm)
+        return self.last_norm(hidden)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Scores of the next token, float32 (…, vocabulary)."""
@@ -122,27 +129,51 @@ def rotary_tables(model: Any, positions: int) -> tuple[Tensor, Tensor]:
     return cos[0], torch.cat((-sin[0, :, :half], sin[0, :, half:]), dim=-1)
 
 
-def head_norm(attention: Any) -> Tensor:
-    """Norm weights of query heads and key heads together, (heads, 1, head_dim)."""
+class RMSNorm:
+    """Root-mean-square normalisation with some weight, over the last dimension.
+
+    In float32 it needs half the operations of the usual formula: the mean's division goes into the
+    weight and into epsilon. Other precisions are normed in float32 and rounded before the weight,
+    as the model's own norms do.
+    """
+
+    def __init__(self, weight: Tensor, epsilon: float) -> None:
+        width = weight.shape[-1]
+        self.weight = weight
+        self.scaled = weight.float() * width**0.5
+        self.epsilon = torch.full((), epsilon * width, device=weight.device)
+
+    @classmethod
+    def of(cls, norm: Any) -> RMSNorm:
+        """The same norm as a Qwen3 norm module's."""
+        return cls(norm.weight, norm.variance_epsilon)
+
+    def __call__(self, hidden: Tensor) -> Tensor:
+        """The normed (…, width)."""
+        if hidden.dtype == torch.float32:
+            squares = torch.linalg.vecdot(hidden, hidden)[..., None]
+            return hidden * (squares + self.epsilon).rsqrt_() * self.scaled
+        wide = hidden.float()
+        squares = torch.linalg.vecdot(wide, wide)[..., None]
+        scale = (squares + self.epsilon).rsqrt_() * hidden.shape[-1] ** 0.5
+        return self.weight * (wide * scale).to(hidden.dtype)
+
+
+def head_norm(attention: Any) -> RMSNorm:
+    """The norms of query heads and key heads together, with a weight (heads, 1, head_dim)."""
     keys = attention.config.num_key_value_heads
     queries = keys * attention.num_key_value_groups
-    return torch.cat(
+    weight = torch.cat(
         [
             attention.q_norm.weight.expand(queries, 1, -1),
             attention.k_norm.weight.expand(keys, 1, -1),
         ]
     )
-
-
-def rms_norm(hidden: Tensor, norm: Any) -> Tensor:
-    """Root-mean-square normalisation with a Qwen3 norm module's weight, in float32 inside."""
-    if hidden.dtype == torch.float32:
-        return nn.functional.rms_norm(hidden, norm.weight.shape, norm.weight, norm.variance_epsilon)
-    return norm(hidden)
+    return RMSNorm(weight, attention.q_norm.variance_epsilon)
 
 
 def project_heads(
-    attention: Any, hidden: Tensor, norm: Tensor, rotary: tuple[Tensor, Tensor]
+    attention: Any, hidden: Tensor, norm: RMSNorm, rotary: tuple[Tensor, Tensor]
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Query, key and value of one layer, (batch, heads, tokens, head_dim), normed and rotated.
 
@@ -152,10 +183,7 @@ def project_heads(
     query = split_heads(attention.q_proj(hidden), attention.head_dim)
     key = split_heads(attention.k_proj(hidden), attention.head_dim)
     value = split_heads(attention.v_proj(hidden), attention.head_dim)
-    both = torch.cat((query, key), dim=1)
-    epsilon = attention.q_norm.variance_epsilon
-    scaled = nn.functional.rms_norm(both.float(), both.shape[-1:], None, epsilon).to(both.dtype)
-    both = scaled * norm
+    both = norm(torch.cat((query, key), dim=1))
     turned = both.roll(both.shape[-1] // 2, dims=-1)
     both = torch.addcmul(both * cos, turned, sin)
     return both[:, : query.shape[1]], both[:, query.shape[1] :], value
