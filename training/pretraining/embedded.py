@@ -258,7 +258,7 @@ def _augmentation() -> Augmentation:
     """
     return Augmentation(
         [
-            Speed(0.3),
+            Speed(0.35, 0.86, 1.25),
             SilencePads(0.5, 0.4),
             Tilt(0.25),
             Noise(0.25, 12.0, 40.0),

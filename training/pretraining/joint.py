@@ -157,9 +157,9 @@ def parameter_groups(model: ASRModel, stage: str) -> list[dict[str, Any]]:
     assert model.aligner is not None
     encoder = [*model.audio_tower.parameters(), *model.aligner.parameters()]
     return [
-        {"params": encoder, "lr": 1e-3},
-        {"params": list(model.projector.parameters()), "lr": 1e-3},
-        {"params": list(model.language_model.parameters()), "lr": 1e-3},
+        {"params": encoder, "lr": 8e-4},
+        {"params": list(model.projector.parameters()), "lr": 6e-4},
+        {"params": list(model.language_model.parameters()), "lr": 6e-4},
     ]
 
 
