@@ -46,9 +46,6 @@ __all__ = [
 ]
 
 
-register_on_import()
-
-
 def __getattr__(name: str) -> Any:
     if name not in _EXPORTS:
         raise AttributeError(f"module 'tinyvoice' has no attribute {name!r}")
