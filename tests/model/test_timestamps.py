@@ -2,13 +2,18 @@
 
 import numpy as np
 import pytest
+import torch
 
+from tests import miniature
+from tinyvoice.model.attention_alignment import transcript_attention
+from tinyvoice.model.generation import GeneratedTokens
 from tinyvoice.model.timestamps import (
     ALPHABET,
     IGNORED_TARGET,
     align_words,
     confidence,
     frame_letter_targets,
+    time_words,
     token_ranges,
     word_letters,
 )
@@ -186,3 +191,45 @@ class TestTokenRanges:
 def test_confidence_is_the_geometric_mean() -> None:
     assert confidence([np.log(0.5), np.log(0.125)]) == pytest.approx(0.25)
     assert confidence([]) == 1.0
+
+
+class TestTimeWords:
+    """Random weights: the times mean nothing, but must be whole."""
+
+    @pytest.mark.parametrize("alphabet", [None, "abc'"])
+    def test_every_word_has_times_within_the_clip(self, alphabet: str | None) -> None:
+        model = miniature.random_model(aligner_alphabet=alphabet)
+        processor = model.need_processor()
+        text = "turn the lights on"
+        ids = processor.text_ids(text)
+        tokens = GeneratedTokens(ids, [-0.5] * len(ids))
+        hidden, _ = model.encode(*processor.features([miniature.clip(1.5)]))
+        words = time_words(model, text, tokens, hidden[0], processor.hop_seconds)
+        assert [word.text for word in words] == text.split()
+        assert [word.confidence for word in words] == pytest.approx([np.exp(-0.5)] * 4)
+        starts, ends = [word.start for word in words], [word.end for word in words]
+        assert starts == sorted(starts)
+        assert ends == sorted(ends)
+        assert all(0 <= start < end <= 1.5 for start, end in zip(starts, ends, strict=True))
+
+    @torch.inference_mode()
+    def test_attention_is_what_the_model_computes(self) -> None:
+        model = miniature.random_model()
+        model.language_model.config._attn_implementation = "eager"
+        features, mask = model.need_processor().features([miniature.clip(1.0)])
+        audio, counts = model.project(*model.encode(features, mask))
+        ids = model.decode(audio, counts)[0].ids
+        layers = list(transcript_attention(model, audio, counts, ids))
+        prompt, _ = model.embed_prompts(audio, counts)
+        answer = model.get_input_embeddings()(torch.tensor([ids]))
+        output = model.language_model(
+            inputs_embeds=torch.cat([prompt, answer], dim=1), output_attentions=True
+        )
+        before = len(model.prompt_template.prefix)
+        for found, expected in zip(layers, output.attentions, strict=True):
+            rows = expected[0, :, -len(ids) - 1 :, before : before + int(counts[0])]
+            np.testing.assert_allclose(found, rows.numpy(), atol=1e-5)
+
+    def test_no_text_has_no_words(self) -> None:
+        model = miniature.random_model()
+        assert time_words(model, "", GeneratedTokens(), torch.zeros(10, 32), 0.01) == ()
