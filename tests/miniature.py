@@ -1,7 +1,7 @@
 """Miniature models for tests: random weights, real shapes of everything, milliseconds to build.
 
-:func:`write_checkpoint` writes checkpoints in the layout that tiny-audio publishes, by hand: it uses
-none of tinyvoice's own saving code, so that reading them tests the format and not a round trip.
+:func:`write_checkpoint` writes checkpoints in the layout that tiny-audio publishes, by hand: it
+uses none of tinyvoice's own saving code, so that reading them tests the format, not a round trip.
 :func:`random_model` builds an :class:`ASRModel` in memory.
 """
 
