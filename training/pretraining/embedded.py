@@ -158,6 +158,8 @@ def export(
     """Write the trained model as a checkpoint, weights in float16."""
     model = _model(work)
     model.load_state_dict(load_weights(work / "joint"))
+    # Whoever trains on top of it starts as the recipe does: with frozen backbones.
+    model.config.freeze_encoder = model.config.freeze_language_model = True
     target = output or work / "checkpoint"
     model.eval().half().save_pretrained(target)
     typer.echo(f"checkpoint in {target}")

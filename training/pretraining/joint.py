@@ -29,6 +29,9 @@ from training.pretraining.encoder import EncoderSettings, build_encoder
 from training.pretraining.loop import join_processes
 from training.pretraining.reader import ReaderSettings, build_language_model
 
+MOST_TOKENS = 256
+"""Tokens of a transcript at most: thirty seconds of fast speech are about 150."""
+
 ALIGNER_WEIGHT = 0.3
 """Weight of the aligner's loss: it must follow the encoder, not lead it."""
 
@@ -51,6 +54,7 @@ def build_model(
         embedded_backbones=True,
         freeze_encoder=False,
         freeze_language_model=False,
+        max_new_tokens=MOST_TOKENS,
     )
     model = ASRModel(config)
     model.use_processor(processor)

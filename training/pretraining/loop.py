@@ -52,7 +52,7 @@ class LoopSettings:
     folder: Path
     max_steps: int = 100_000
     max_minutes: float = math.inf
-    warmup_steps: int = 300
+    warmup_steps: int = 200
     final_fraction: float = 0.02
     """Learning rate at the end, as a fraction of the peak."""
     max_gradient_norm: float = 1.0
