@@ -260,6 +260,10 @@ def _display_name(file: str) -> str:
 def load_model(name: str, **options: Any) -> ASRModel:
     """Load a model for use on the command line: quickly, and without transformers' own progress."""
     with _uncollected():
+        from tinyvoice.model.startup import import_transformers
+
+        import_transformers()
+
         from transformers.utils import logging as transformers_logging
 
         from tinyvoice.model.modeling import ASRModel

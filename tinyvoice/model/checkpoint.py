@@ -30,6 +30,7 @@ from tinyvoice.model import lora
 from tinyvoice.model.configuration import FORMAT_VERSION, MAX_LAYERS, ASRConfig
 from tinyvoice.model.modeling import AUDIO_TOKEN, ASRModel
 from tinyvoice.model.projectors import PROJECTORS
+from tinyvoice.model.skeleton import WithoutWeights
 from tinyvoice.model.weights import (
     PICKLED_SUFFIXES,
     WEIGHTS_FILE,
@@ -351,7 +352,7 @@ def vocabulary(language: Backbone, tokenizer: Any, own: WeightFiles) -> int:
 def build_on_meta(config: ASRConfig, folder: Path) -> ASRModel:
     """The modules without memory or initialisation; weights are assigned afterwards."""
     try:
-        with torch.device("meta"):
+        with WithoutWeights():
             return ASRModel(config)
     except (TypeError, ValueError, RuntimeError, ConfigurationError, AssertionError) as error:
         raise CheckpointError(
