@@ -546,7 +546,7 @@ class Trainer:
         """Return the endless loader of this process's micro-batches, from the current step on."""
         workers = self.settings.workers
         if workers is None:
-            workers = min(4, max(0, (os.cpu_count() or 1) - 1))
+            workers = min(4, available_cores() - 1)
         sampler = MicroBatches(
             self.batches, rank=self.accelerator.process_index, first_step=self.step
         )
@@ -719,6 +719,13 @@ def on_cpu(settings: TrainerSettings) -> bool:
     """Whether to compute on the CPU. It must be said: many processes are otherwise taken for one
     each where there is no GPU."""
     return settings.cpu or not torch.accelerator.is_available()
+
+
+def available_cores() -> int:
+    """Return how many cores this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def saved_checkpoints(folder: Path) -> list[Path]:
