@@ -15,6 +15,8 @@ nothing else. Where English allows several readings one is chosen, so that label
   and so are three digits or more behind letters (``abc123``); ``401k`` is *four oh one k*.
 * 7:00 is *seven o'clock*, 7:00 pm *seven pm*, 7:05 *seven oh five*; am and pm are one word.
 * 3/15 is *three fifteen*, 1/2 *one half*.
+* Words that sound the same and are written in several ways have one spelling: *okay*, *goodbye*,
+  *to do*, *traveling*; contractions get their apostrophe back (*whats* is *what's*).
 
 It does not guess a date's month, read Roman numerals or spell out names, and it knows English only:
 letters of other scripts pass through unchanged.
@@ -115,6 +117,29 @@ _COUNTED = (
 )
 """What follows a number that counts: such a number is never a year."""
 
+_SPELLINGS = {
+    "ok": "okay",
+    "goodnight": "good night",
+    "todo": "to do",
+    "todos": "to dos",
+    "cancelled": "canceled",
+    "cancelling": "canceling",
+    "travelling": "traveling",
+    "travelled": "traveled",
+    "traveller": "traveler",
+    "favourite": "favorite",
+    "colour": "color",
+    "grey": "gray",
+    **{
+        word.replace("'", ""): word
+        for word in (
+            "what's who's where's how's that's there's i'm i've you're you've they're isn't aren't "
+            "wasn't weren't don't doesn't didn't can't couldn't wouldn't shouldn't haven't hasn't"
+        ).split()
+    },
+}
+"""One spelling of what sounds the same. Contractions only where the bare letters are no word."""
+
 _DIGIT_NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 _NUMBER_WORD = (
     "one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|oh|thirteen|fourteen|fifteen"
@@ -156,7 +181,8 @@ def normalise(text: str) -> str:
     # An apostrophe belongs to a word only between two of its letters.
     text = re.sub(r"(?<!\w)'+|'+(?!\w)|'(?=')", " ", text)
     text = re.sub(rf"\b({_NUMBER_WORD}|o'clock) ([ap]) m\b", r"\1 \2m", " ".join(text.split()))
-    return re.sub(r"\bo ?clock\b", "o'clock", text)
+    text = re.sub(r"\bo ?clock\b", "o'clock", text).replace("good bye", "goodbye")
+    return " ".join(_SPELLINGS.get(word, word) for word in text.split())
 
 
 def speakable(text: str) -> str:

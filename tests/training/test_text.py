@@ -94,3 +94,19 @@ def test_speakable_respells_the_time_of_day_and_keeps_the_number_of_words() -> N
     text = "i am up at seven thirty am and six pm"
     assert speakable(text) == "i am up at seven thirty a.m. and six pm"
     assert len(speakable(text).split()) == len(text.split())
+
+
+@pytest.mark.parametrize(
+    ("written", "spoken"),
+    [
+        ("OK, add it to my todo list", "okay add it to my to do list"),
+        ("whats the weather and hows traffic", "what's the weather and how's traffic"),
+        ("good bye and goodnight", "goodbye and good night"),
+        ("my flight was cancelled", "my flight was canceled"),
+        ("I cant, you can't", "i can't you can't"),
+        ("its cover and it's raining", "its cover and it's raining"),  # two words, both kept
+    ],
+)
+def test_what_sounds_the_same_has_one_spelling(written: str, spoken: str) -> None:
+    assert normalise(written) == spoken
+    assert normalise(spoken) == spoken
