@@ -445,11 +445,12 @@ def lost_shard(folder: Path) -> None:
 
 LINEAR = "projector.linear_1.weight"
 EMBEDDING = "language_model.model.embed_tokens.weight"
+FINAL_NORM = "language_model.model.norm.weight"
 LORA_KEY = "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight"
 ADAPTER = "adapter_model.safetensors"
 DAMAGES: dict[str, tuple[dict[str, Any], Callable[[Path], object], str, str]] = {
     "missing key": (
-        {}, edit_weights(lambda s: s.pop(LINEAR)), "linear_1.weight", "lacks linear_1.weight"
+        {}, edit_weights(lambda s: s.pop(LINEAR)), LINEAR, f"lacks {LINEAR} of the projector"
     ),
     "unexpected projector key": (
         {}, edit_weights(lambda s: s.update({"projector.extra": torch.ones(1)})),
@@ -474,15 +475,38 @@ DAMAGES: dict[str, tuple[dict[str, Any], Callable[[Path], object], str, str]] = 
         {}, edit_config(projector_type="qformer"), "encoder|linear|qformer|query", "lacks"
     ),
     "tuned model lacks a tensor": (
-        {"tuned": True}, edit_weights(lambda s: s.pop("language_model.model.norm.weight")),
-        "model.norm.weight", "lacks model.norm.weight of the language model",
+        {"tuned": True}, edit_weights(lambda s: s.pop(FINAL_NORM)),
+        FINAL_NORM, f"lacks {FINAL_NORM} of the language model",
     ),
     "tuned model of another vocabulary": (
         {"tuned": True}, edit_weights(lambda s: s.update({EMBEDDING: s[EMBEDDING][:-5].clone()})),
         EMBEDDING, "has shape",
     ),
     "adapter lacks a tensor": (
-        {"lora": True}, edit_weights(lambda s: s.pop(LORA_KEY), ADAPTER), "q_proj.lora_A", "lacks"
+        {"lora": True}, edit_weights(lambda s: s.pop(LORA_KEY), ADAPTER),
+        LORA_KEY, f"lacks {LORA_KEY} of the LoRA adapter",
+    ),
+    "later major version of the writer": (
+        {}, edit_config(tinyvoice_version="99.0.0"), "tinyvoice_version", "99.0.0.*update"
+    ),
+    "writer's version is no version": (
+        {}, edit_config(tinyvoice_version="soon"), "tinyvoice_version", "is 'soon'"
+    ),
+    "features of other mel bands": (
+        {}, lambda f: edit(f / "preprocessor_config.json", feature_size=64),
+        "feature_size", "is 64, but the encoder takes 80",
+    ),
+    "features at another rate": (
+        {}, lambda f: edit(f / "preprocessor_config.json", sampling_rate=8000),
+        "sampling_rate", "is 8000, but the encoder takes 16000",
+    ),
+    "chat template with a mistake": (
+        {}, lambda f: (f / "chat_template.jinja").write_text("{% if %}"),
+        "chat_template", "writes no prompt",
+    ),
+    "chat template without the audio": (
+        {}, lambda f: (f / "chat_template.jinja").write_text("hello"),
+        "chat_template", "exactly once",
     ),
     "adapter of another rank": (
         {"lora": True}, edit_weights(lambda s: s.update({LORA_KEY: torch.ones(7, 48)}), ADAPTER),

@@ -79,6 +79,9 @@ def test_aligner_classes_are_silence_and_letters_twice() -> None:
         ({"encoder_conv_layers": [[1, 3, 0]]}, "encoder_conv_layers", "padding, kernel, stride"),
         ({"encoder_conv_layers": 5}, "encoder_conv_layers", "padding, kernel, stride"),
         ({"system_prompt": 5}, "system_prompt", "text"),
+        ({"max_new_tokens": 0}, "max_new_tokens", "at least 1"),
+        ({"max_new_tokens": -1}, "max_new_tokens", "at least 1"),
+        ({"num_beams": 0}, "num_beams", "at least 1"),
     ],
 )
 def test_impossible_values_are_refused_by_key(

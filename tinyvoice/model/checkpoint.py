@@ -17,7 +17,7 @@ import logging
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -154,7 +154,9 @@ def load_checkpoint(
     replace_meta_buffers(model, torch.device(device))
     if asr_config.use_lora:
         lora.load_adapter(model, folder, max_file_bytes, **place)
-    model.use_processor(load_processor(folder, encoder.files.folder, tokenizer))
+    processor = load_processor(folder, encoder.files.folder, tokenizer)
+    check_processor(processor, asr_config, folder)
+    model.use_processor(processor)
     apply_freezing(model)
     return model.eval()
 
@@ -181,6 +183,7 @@ def check_config(content: dict[str, Any], folder: Path) -> None:
             f"tinyvoice {tinyvoice.__version__} reads; update tinyvoice",
             key="format_version",
         )
+    check_writer(content.get("tinyvoice_version"), where)
     check_depth(content, where)
     projector = content.get("projector_type", "mlp")
     if not isinstance(projector, str) or projector not in PROJECTORS:
@@ -188,6 +191,25 @@ def check_config(content: dict[str, Any], folder: Path) -> None:
             f"projector_type in {where} is {projector!r}; known are "
             f"{', '.join(sorted(PROJECTORS))}, and register_projector adds your own",
             key="projector_type",
+        )
+
+
+def check_writer(version: object, where: Path) -> None:
+    """Refuse the version of tinyvoice that wrote a checkpoint if it is a later major one."""
+    if version is None:
+        return
+    major = str(version).partition(".")[0]
+    if not isinstance(version, str) or not major.isdecimal():
+        raise CheckpointError(
+            f"tinyvoice_version in {where} is {version!r}; it must be like "
+            f"{tinyvoice.__version__!r}, or left out",
+            key="tinyvoice_version",
+        )
+    if int(major) > int(tinyvoice.__version__.partition(".")[0]):
+        raise CheckpointError(
+            f"tinyvoice_version in {where} is {version}, and this is tinyvoice "
+            f"{tinyvoice.__version__}; update tinyvoice",
+            key="tinyvoice_version",
         )
 
 
@@ -364,6 +386,7 @@ def build_on_meta(config: ASRConfig, folder: Path) -> ASRModel:
 def load_tower(model: ASRModel, encoder: Backbone, **place: Any) -> None:
     """Encoder weights, and no other tensor of a whole GLM-ASR checkpoint."""
     names = encoder.files.keys_under(encoder.prefix)
+    place["prefix"] = encoder.prefix
     load_into(model.audio_tower, encoder.files, names, what="audio encoder", **place)
 
 
@@ -385,7 +408,8 @@ def load_language_model(
     elif tied and tied[1] in names:
         names = {tied[0] if key == tied[1] else key: name for key, name in names.items()}
     if files is own:
-        load_into(module, files, names, optional=tied[1:], what="language model", **place)
+        place |= {"optional": tied[1:], "prefix": "language_model."}
+        load_into(module, files, names, what="language model", **place)
     else:
         load_resized(module, files, names, tied[1:], **place)
     make_tied(module)
@@ -445,11 +469,14 @@ def resize_rows(weight: torch.Tensor, rows: int) -> torch.Tensor:
 
 def load_own(model: ASRModel, own: WeightFiles, **place: Any) -> None:
     """Projector and aligner; refuses tensors that belong to nothing."""
-    load_into(model.projector, own, own.keys_under("projector."), what="projector", **place)
     known = ["projector.", "language_model."]
+    parts: dict[str, nn.Module] = {"projector": model.projector}
     if model.aligner is not None:
-        load_into(model.aligner, own, own.keys_under("aligner."), what="aligner", **place)
+        parts["aligner"] = model.aligner
         known.append("aligner.")
+    for what, module in parts.items():
+        prefix = f"{what}."
+        load_into(module, own, own.keys_under(prefix), prefix=prefix, what=what, **place)
     if model.config.embedded_backbones:
         known.append("audio_tower.")
     stray = sorted(key for key in own.files if not key.startswith(tuple(known)))
@@ -501,6 +528,31 @@ def load_processor(folder: Path, fallback: Path, tokenizer: Any) -> Any:
         raise CheckpointError(
             f"the processor files in {places[0]} cannot be used ({error})",
             key="preprocessor_config.json",
+        ) from error
+
+
+def check_processor(processor: Any, config: ASRConfig, folder: Path) -> None:
+    """Refuse features that the encoder cannot take, and templates that write no prompt."""
+    from jinja2 import TemplateError
+
+    extractor = processor.feature_extractor
+    sizes = (
+        ("feature_size", extractor.feature_size, cast(Any, config.encoder_config).num_mel_bins),
+        ("sampling_rate", extractor.sampling_rate, config.audio_sample_rate),
+    )
+    for key, value, wanted in sizes:
+        if value != wanted:
+            raise CheckpointError(
+                f"{key} of the features of {folder} is {value}, but the encoder takes {wanted}; "
+                "correct preprocessor_config.json",
+                key=key,
+            )
+    try:
+        processor.prompt_ids(1, config.system_prompt)
+    except (TemplateError, TypeError, ConfigurationError) as error:
+        raise CheckpointError(
+            f"the chat template of {folder} writes no prompt ({error}); fetch it again",
+            key="chat_template",
         ) from error
 
 

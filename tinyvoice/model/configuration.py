@@ -58,6 +58,9 @@ COUNTS = (
     "audio_sample_rate",
 )
 
+# Settings of generation that must be at least this, where they are given at all.
+LEAST_SETTINGS = {"max_new_tokens": 1, "min_new_tokens": 0, "num_beams": 1}
+
 # Deeper or wider than any speech model, and far from what would keep a machine busy for an hour.
 MAX_LAYERS = 512
 MAX_EXPERTS = 1024
@@ -190,6 +193,12 @@ class ASRConfig(PreTrainedConfig):
             if not isinstance(value, int) or value < 1:
                 raise ConfigurationError(
                     f"{key} is {value!r}; it must be a whole number, at least 1", key=key
+                )
+        for key, least in LEAST_SETTINGS.items():
+            value = getattr(self, key)
+            if value is not None and (not isinstance(value, int) or value < least):
+                raise ConfigurationError(
+                    f"{key} is {value!r}; it must be a whole number, at least {least}", key=key
                 )
         for key, limit in (("qformer_num_layers", MAX_LAYERS), ("num_experts", MAX_EXPERTS)):
             if getattr(self, key) > limit:

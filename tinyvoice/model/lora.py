@@ -134,7 +134,7 @@ def load_adapter(
     for name in embedding_names(module):
         if name in names:
             expected[name] = tuple(module.state_dict()[name].shape)
-    check_names(files, names, expected, set(), "LoRA adapter")
+    check_names(files, names, expected, set(), "LoRA adapter", file_name)
     tensors = files.read(names.values(), device, dtype)
     module.load_state_dict(
         {key: tensors[name] for key, name in names.items()}, strict=False, assign=True

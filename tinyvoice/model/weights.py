@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -165,16 +165,18 @@ def load_into(
     device: torch.device | str,
     dtype: torch.dtype,
     optional: Iterable[str] = (),
+    prefix: str = "",
     what: str,
 ) -> None:
     """Give a module (usually built on the meta device) its weights.
 
-    ``names`` maps the module's tensor names to those in the files. Every tensor of the module must
+    ``names`` maps the module's tensor names to those in the files, which begin with ``prefix``
+    (needed only to name what is missing). Every tensor of the module must
     be there, except ``optional`` ones, none may be left over, and shapes must agree; otherwise a
     :class:`CheckpointError` names the key and the reason before anything is read.
     """
     expected = {key: tuple(value.shape) for key, value in module.state_dict().items()}
-    check_names(files, names, expected, set(optional), what)
+    check_names(files, names, expected, set(optional), what, lambda key: prefix + key)
     tensors = files.read(names.values(), device, dtype)
     module.load_state_dict(
         {key: tensors[name] for key, name in names.items()}, strict=False, assign=True
@@ -187,15 +189,20 @@ def check_names(
     expected: Mapping[str, tuple[int, ...]],
     optional: set[str],
     what: str,
+    stored_name: Callable[[str], str] = str,
 ) -> None:
-    """Compare names and shapes with what a module expects; see :func:`load_into`."""
+    """Compare names and shapes with what a module expects; see :func:`load_into`.
+
+    ``stored_name`` gives the name in the file that a missing tensor of the module would have.
+    """
     where = f"{files.folder}/{files.name}"
     missing = sorted(set(expected) - set(names) - optional)
     if missing:
+        key = stored_name(missing[0])
         raise CheckpointError(
-            f"{where} lacks {missing[0]} of the {what}"
+            f"{where} lacks {key} of the {what}"
             f"{more(missing)}; the file does not belong to this configuration",
-            key=missing[0],
+            key=key,
         )
     unexpected = sorted(names[key] for key in set(names) - set(expected))
     if unexpected:
