@@ -166,6 +166,21 @@ def export(
     return target
 
 
+@app.command()
+def backbones(
+    work: Work = Path("runs/embedded"),
+    output: Annotated[Path | None, typer.Option(help="Folder of the checkpoint.")] = None,
+) -> Path:
+    """Write the pretrained encoder and reader with a fresh projector: what the recipe starts from."""
+    model = _model(work)
+    joint.take_backbones(model, load_weights(work / "encoder"), load_weights(work / "reader"))
+    model.config.freeze_encoder = model.config.freeze_language_model = True
+    target = output or work / "backbones"
+    model.eval().save_pretrained(target)
+    typer.echo(f"checkpoint in {target}")
+    return target
+
+
 def _encoder_loop(work: Path, settings: LoopSettings) -> Loop:
     frames = FrameCorpus(_timed(work))
     shape = encoder.EncoderSettings()
