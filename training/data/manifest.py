@@ -168,7 +168,10 @@ def _parse_line(line: bytes, path: Path, number: int, phonemes: bool) -> Utteran
         )
 
     try:
-        record = json.loads(line)
+        record = json.loads(line.strip())
+    except json.JSONDecodeError as error:
+        # The error's own line number would be that inside the line.
+        raise broken(f"not a line of JSON ({error.msg}, character {error.pos + 1})") from error
     except (ValueError, RecursionError) as error:
         raise broken(f"not a line of JSON ({error})") from error
     if not isinstance(record, dict):

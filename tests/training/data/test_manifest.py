@@ -58,6 +58,7 @@ def test_a_plain_line_and_empty_lines(tmp_path: Path) -> None:
     ("line", "reason"),
     [
         ("{not json", "JSON"),
+        ('{"text": ', r"JSON \(Expecting value, character 9\)"),
         ("[1, 2]", "not a JSON object"),
         ("[" * 100_000, "JSON"),
         ({"duration": 1.0, "text": "x"}, "audio_filepath"),
