@@ -496,5 +496,6 @@ def runnable_attention(wanted: str | None) -> str:
         return wanted
     if wanted == "flash_attention_2" and torch.cuda.is_available() and is_flash_attn_2_available():
         return wanted
-    logger.warning("attn_implementation %s cannot run on this machine; using sdpa", wanted)
+    # No warning: published configurations ask for flash attention, which most machines lack.
+    logger.info("attn_implementation %s cannot run on this machine; using sdpa", wanted)
     return "sdpa"
