@@ -97,13 +97,13 @@ def _speed_rows(speed: dict[str, Any]) -> list[str]:
     ]
 
 
-def replace_table(document: str, table: str) -> str:
-    """Put ``table`` between the marks of ``document``.
+def replace_table(document: str, table: str, mark: str = BEGIN, last_mark: str = END) -> str:
+    """Put ``table`` between two marks of ``document``.
 
     Raises ConfigurationError where the marks are missing.
     """
-    head, begin, rest = document.partition(BEGIN)
-    _, end, tail = rest.partition(END)
+    head, begin, rest = document.partition(mark)
+    _, end, tail = rest.partition(last_mark)
     if not begin or not end:
-        raise ConfigurationError(f"The document lacks the lines {BEGIN} and {END}: add them.")
-    return f"{head}{BEGIN}\n\n{table}\n\n{END}{tail}"
+        raise ConfigurationError(f"The document lacks the lines {mark} and {last_mark}: add them.")
+    return f"{head}{mark}\n\n{table}\n\n{last_mark}{tail}"

@@ -171,7 +171,7 @@ def backbones(
     work: Work = Path("runs/embedded"),
     output: Annotated[Path | None, typer.Option(help="Folder of the checkpoint.")] = None,
 ) -> Path:
-    """Write the pretrained encoder and reader with a fresh projector: what the recipe starts from."""
+    """Write the pretrained encoder and reader with a fresh projector, for the recipe."""
     model = _model(work)
     joint.take_backbones(model, load_weights(work / "encoder"), load_weights(work / "reader"))
     model.config.freeze_encoder = model.config.freeze_language_model = True
