@@ -47,6 +47,12 @@ def test_it_transcribes_the_same_with_less(tmp_path: Path) -> None:
     assert quick == run(TRANSCRIBE, folder, "usual")
 
 
+def test_an_adapter_loads_after_a_quick_start(tmp_path: Path) -> None:
+    folder = miniature.write_checkpoint(tmp_path / "checkpoint", lora=True)
+    _, *quick = run(TRANSCRIBE, folder, "quick")
+    assert quick == run(TRANSCRIBE, folder, "usual")
+
+
 def test_what_was_put_off_is_there_when_it_is_used() -> None:
     program = """
 from tinyvoice.model.startup import import_transformers

@@ -6,6 +6,7 @@ and its methods. PEFT is an optional dependency, asked for only when a model has
 
 from __future__ import annotations
 
+import importlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -66,6 +67,9 @@ def peft() -> Any:
         import peft as library
     except ImportError as error:
         raise MissingExtraError("lora", "a checkpoint with a LoRA adapter") from error
+    if torch.distributed.is_available():
+        # PEFT takes it for imported by transformers, which a quick start puts off.
+        importlib.import_module("torch.distributed.tensor")
     return library
 
 
