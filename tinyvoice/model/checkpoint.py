@@ -32,7 +32,6 @@ from tinyvoice.model.modeling import AUDIO_TOKEN, ASRModel
 from tinyvoice.model.projectors import PROJECTORS
 from tinyvoice.model.skeleton import WithoutWeights
 from tinyvoice.model.weights import (
-    PICKLED_SUFFIXES,
     WEIGHTS_FILE,
     WeightFiles,
     check_names,
@@ -638,8 +637,3 @@ def write_generation_config(model: ASRModel, path: Path) -> None:
         eos_token_id=list(model.stop_token_ids) or None,
     )
     write_json(path, json.loads(generation.to_json_string()))
-
-
-def has_pickled_weights(folder: Path) -> bool:
-    """Whether a folder holds weights in a format that is never read."""
-    return any(path.suffix in PICKLED_SUFFIXES for path in folder.iterdir())
