@@ -150,6 +150,14 @@ def frame_batches(
     )
 
 
+def chunk_of_step(settings: EncoderSettings, step: int) -> int | None:
+    """Block size of a step's chunk mask, or None for full attention; a resumed run repeats it."""
+    random = np.random.default_rng([7, step])
+    if random.random() >= settings.chunk_mask_probability:
+        return None
+    return int(random.integers(settings.chunk_frames[0], settings.chunk_frames[1] + 1))
+
+
 class FramewiseLoss:
     """Cross-entropy of both heads; draws the chunk mask from the step, so that a resumed run
     repeats it."""
@@ -157,18 +165,11 @@ class FramewiseLoss:
     def __init__(self, model: FramewiseRecogniser, settings: EncoderSettings) -> None:
         self.model, self.settings = model, settings
 
-    def chunk(self, step: int) -> int | None:
-        """Block size of this step's chunk mask, or None for full attention."""
-        random = np.random.default_rng([7, step])
-        if random.random() >= self.settings.chunk_mask_probability:
-            return None
-        return int(
-            random.integers(self.settings.chunk_frames[0], self.settings.chunk_frames[1] + 1)
-        )
-
     def __call__(self, batch: dict[str, Tensor], step: int) -> tuple[Tensor, dict[str, float]]:
         """Loss to minimise, and its parts."""
-        phonemes, letters = self.model(batch["features"], batch["lengths"], self.chunk(step))
+        phonemes, letters = self.model(
+            batch["features"], batch["lengths"], chunk_of_step(self.settings, step)
+        )
         phoneme_loss = _cross_entropy(phonemes, batch["phonemes"])
         letter_loss = _cross_entropy(letters, batch["letters"])
         known = batch["phonemes"] != IGNORED_TARGET

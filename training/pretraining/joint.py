@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
@@ -25,7 +24,7 @@ from training.data.augmentation import Augmentation
 from training.data.batching import BatchSettings, GlobalBatches, MicroBatches
 from training.data.collator import Batch, ClipSettings, FrameCounts, TrainingClips, collate
 from training.data.mixing import Mixture
-from training.pretraining.encoder import EncoderSettings, build_encoder
+from training.pretraining.encoder import EncoderSettings, build_encoder, chunk_of_step
 from training.pretraining.loop import join_processes
 from training.pretraining.reader import ReaderSettings, build_language_model
 
@@ -111,15 +110,6 @@ class JointLoss:
     def __init__(self, model: ASRModel, settings: EncoderSettings) -> None:
         self.model, self.settings = model, settings
 
-    def chunk(self, step: int) -> int | None:
-        """Block size of this step's chunk mask, or None for full attention."""
-        random = np.random.default_rng([7, step])
-        if random.random() >= self.settings.chunk_mask_probability:
-            return None
-        return int(
-            random.integers(self.settings.chunk_frames[0], self.settings.chunk_frames[1] + 1)
-        )
-
     def __call__(self, batch: Batch, step: int) -> tuple[Tensor, dict[str, float]]:
         """Loss to minimise, and its parts."""
         output = self.model(
@@ -128,7 +118,7 @@ class JointLoss:
             batch.input_features,
             batch.input_features_mask,
             labels=batch.labels,
-            chunk_frames=self.chunk(step),
+            chunk_frames=chunk_of_step(self.settings, step),
         )
         numbers: dict[str, float] = {"transcript": float(output.loss.detach())}
         targets = batch.labels[:, 1:]
