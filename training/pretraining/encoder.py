@@ -159,8 +159,7 @@ def chunk_of_step(settings: EncoderSettings, step: int) -> int | None:
 
 
 class FramewiseLoss:
-    """Cross-entropy of both heads; draws the chunk mask from the step, so that a resumed run
-    repeats it."""
+    """Cross-entropy of both heads, with a chunk mask in some steps."""
 
     def __init__(self, model: FramewiseRecogniser, settings: EncoderSettings) -> None:
         self.model, self.settings = model, settings
