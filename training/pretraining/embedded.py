@@ -51,7 +51,13 @@ from training.data.mixing import Mixture
 from training.pretraining import encoder, joint, listener, reader
 from training.pretraining.features import LogMel
 from training.pretraining.frames import FrameCorpus
-from training.pretraining.loop import Loop, LoopSettings, load_weights, wait_for_processes
+from training.pretraining.loop import (
+    Loop,
+    LoopSettings,
+    load_weights,
+    save_weights,
+    wait_for_processes,
+)
 from training.pretraining.texts import make_corpora
 from training.pretraining.tokenizer import train_tokenizer
 from training.synthesis.corpus import MANIFEST
@@ -164,6 +170,23 @@ def export(
     model.eval().half().save_pretrained(target)
     typer.echo(f"checkpoint in {target}")
     return target
+
+
+@app.command()
+def adopt(
+    checkpoint: Annotated[
+        str, typer.Argument(help="Name or folder of the checkpoint.")
+    ] = "embedded",
+    work: Work = Path("runs/embedded"),
+) -> None:
+    """Take a finished checkpoint as the outcome of the steps before ``joint``, to train it further.
+
+    Its tokenizer is taken too, so adopt first and make the corpus afterwards.
+    """
+    model = ASRModel.from_pretrained(checkpoint, device="cpu", dtype="float32")
+    model.need_processor().save_pretrained(work / "processor")
+    save_weights(model, work / "listener")
+    typer.echo(f"{checkpoint} adopted: run the steps corpus and joint in {work} next")
 
 
 @app.command()

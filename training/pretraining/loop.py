@@ -190,3 +190,9 @@ def load_weights(folder: Path) -> dict[str, Tensor]:
     """Weights of the model that a loop saved in ``folder``."""
     state: dict[str, Tensor] = torch.load(folder / STATE, weights_only=True)["model"]
     return state
+
+
+def save_weights(model: nn.Module, folder: Path) -> None:
+    """Write weights where `load_weights` finds them, as if a loop had ended there."""
+    folder.mkdir(parents=True, exist_ok=True)
+    torch.save({"model": model.state_dict()}, folder / STATE)
