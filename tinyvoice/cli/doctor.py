@@ -143,7 +143,7 @@ def _processor() -> Finding:
     names = sorted(cpu_features())
     listed = ", ".join(names) if names else "no vector units known"
     count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    hint = "" if any("bf16" in name for name in names) else "; no bf16 units: float32 is used"
+    hint = "" if any("bf16" in name for name in names) else "; no bf16 units"
     return Finding("processor", Level.OK, f"{count} cores, {listed}{hint}")
 
 

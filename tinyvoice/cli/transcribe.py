@@ -10,6 +10,7 @@ from __future__ import annotations
 import gc
 import json
 import logging
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -34,6 +35,9 @@ logger = logging.getLogger(__name__)
 app = typer.Typer(add_completion=False)
 
 STANDARD_INPUT = "-"
+
+SMALL_MODEL_PARAMETERS = 50_000_000
+"""Below this a CPU's threads cost more than they bring."""
 
 _BATCH_SECONDS = 1800.0
 """Audio held in memory at a time, unless one clip alone is longer."""
@@ -271,7 +275,22 @@ def load_model(name: str, **options: Any) -> ASRModel:
         if not debugging():
             transformers_logging.set_verbosity_error()
             transformers_logging.disable_progress_bar()
-        return ASRModel.from_pretrained(name, **options)
+        model = ASRModel.from_pretrained(name, **options)
+    _choose_threads(model)
+    return model
+
+
+def _choose_threads(model: ASRModel) -> None:
+    """One thread for a small model on a CPU, unless ``OMP_NUM_THREADS`` says otherwise.
+
+    Its matrices are too small to share: threads wait for each other longer than they work, many
+    times longer where other programs run beside them.
+    """
+    import torch
+
+    small = sum(parameter.numel() for parameter in model.parameters()) < SMALL_MODEL_PARAMETERS
+    if small and model.device.type == "cpu" and "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(1)
 
 
 @contextmanager

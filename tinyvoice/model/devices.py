@@ -1,8 +1,9 @@
 """Where to run the model and in which precision, by what the machine does well.
 
 A GPU is taken when there is one. The precision follows the hardware: bfloat16 on CUDA devices that
-compute in it, float16 on older ones and on Apple's, and float32 on CPUs unless they have bfloat16
-units: without them a bfloat16 matrix product is emulated, some hundred times slower.
+compute in it, float16 on older ones and on Apple's, and float32 on CPUs: it is exact, and without
+bfloat16 units a bfloat16 matrix product is emulated, some hundred times slower. Where there are
+such units the reason says so, for who wants the full model faster.
 """
 
 from __future__ import annotations
@@ -132,5 +133,8 @@ def _choose_dtype(dtype: str | torch.dtype, device: torch.device) -> tuple[torch
         return torch.float16, "Apple's GPU computes in float16"
     units = cpu_bfloat16_units()
     if units:
-        return torch.bfloat16, f"the CPU has bfloat16 units ({units[0]})"
+        return (
+            torch.float32,
+            f"exact; the full model gains from bfloat16, which {units[0]} multiplies",
+        )
     return torch.float32, f"this {platform.machine()} CPU has no bfloat16 units"
