@@ -374,7 +374,7 @@ def test_flash_attention_falls_back(tmp_path: Path, caplog: pytest.LogCaptureFix
     if torch.cuda.is_available():
         pytest.skip("flash attention may run here")
     write_checkpoint(tmp_path, attn_implementation="flash_attention_2")
-    with caplog.at_level(logging.WARNING):
+    with caplog.at_level(logging.INFO, logger="tinyvoice"):
         model = load(tmp_path)
     assert "using sdpa" in caplog.text
     model.save_pretrained(tmp_path / "saved")
