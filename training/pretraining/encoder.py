@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 from transformers.models.glmasr.configuration_glmasr import GlmAsrEncoderConfig
 from transformers.models.glmasr.modeling_glmasr import GlmAsrEncoder
 
@@ -24,10 +24,10 @@ from tinyvoice.audio.files import SAMPLE_RATE
 from tinyvoice.model.encoder import encode_features
 from tinyvoice.model.timestamps import ALPHABET, IGNORED_TARGET, frame_letter_targets
 from training.data.augmentation import Augmentation
-from training.data.batching import BatchSettings, ClipKey, GlobalBatches, MicroBatches
+from training.data.batching import BatchSettings, ClipKey
 from training.pretraining.features import LogMel
 from training.pretraining.frames import N_PHONEMES, FrameCorpus, frame_phonemes
-from training.pretraining.loop import join_processes
+from training.pretraining.loading import endless_batches
 
 ENCODER_STRIDE = 2
 """Log-mel frames in one encoder frame."""
@@ -135,19 +135,7 @@ def frame_batches(
 ) -> Iterator[dict[str, Tensor]]:
     """Endless batches from optimisation step ``step`` on."""
     clips = _Clips(corpus, augmentation, log_mel, batch.seed)
-    rank, processes = join_processes()
-    sampler = MicroBatches(
-        GlobalBatches(corpus.durations, batch, processes), rank=rank, first_step=step
-    )
-    return iter(
-        DataLoader(
-            clips,
-            batch_sampler=sampler,
-            collate_fn=clips.collate,
-            num_workers=workers,
-            prefetch_factor=4 if workers else None,
-        )
-    )
+    return endless_batches(clips, corpus.durations, clips.collate, batch, step, workers)
 
 
 def chunk_of_step(settings: EncoderSettings, step: int) -> int | None:

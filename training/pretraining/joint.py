@@ -13,7 +13,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
 from transformers import GlmAsrConfig, Qwen3Config
 
 from tinyvoice.model.configuration import ASRConfig
@@ -21,11 +20,11 @@ from tinyvoice.model.modeling import ASRModel
 from tinyvoice.model.processing import IGNORED_LABEL, ASRProcessor
 from tinyvoice.model.timestamps import ALPHABET
 from training.data.augmentation import Augmentation
-from training.data.batching import BatchSettings, GlobalBatches, MicroBatches
+from training.data.batching import BatchSettings
 from training.data.collator import Batch, ClipSettings, FrameCounts, TrainingClips, collate
 from training.data.mixing import Mixture
 from training.pretraining.encoder import EncoderSettings, build_encoder, chunk_of_step
-from training.pretraining.loop import join_processes
+from training.pretraining.loading import endless_batches
 from training.pretraining.reader import ReaderSettings, build_language_model
 
 MOST_TOKENS = 256
@@ -90,18 +89,7 @@ def clip_batches(
     """Endless batches from optimisation step ``step`` on."""
     counts = FrameCounts.of(model, processor)
     source = TrainingClips(mixture, processor, counts, clips, augmentation)
-    rank, processes = join_processes()
-    batches = GlobalBatches(mixture.durations, batch, processes)
-    sampler = MicroBatches(batches, rank=rank, first_step=step)
-    return iter(
-        DataLoader(
-            source,
-            batch_sampler=sampler,
-            collate_fn=collate,
-            num_workers=workers,
-            prefetch_factor=4 if workers else None,
-        )
-    )
+    return endless_batches(source, mixture.durations, collate, batch, step, workers)
 
 
 class JointLoss:

@@ -24,10 +24,11 @@ from torch.utils.data import DataLoader, Dataset
 from tinyvoice.model.modeling import ASRModel
 from tinyvoice.model.processing import IGNORED_LABEL, ASRProcessor
 from training.data.augmentation import Augmentation
-from training.data.batching import BatchSettings, ClipKey, GlobalBatches, MicroBatches
+from training.data.batching import BatchSettings, ClipKey, GlobalBatches
 from training.data.collator import ClipSettings, FrameCounts, TrainingClips, collate
 from training.data.mixing import Mixture
 from training.pretraining.encoder import EncoderSettings
+from training.pretraining.loading import endless_batches
 from training.pretraining.loop import join_processes
 
 
@@ -155,14 +156,7 @@ def listening_batches(
     cache: CachedFrames, batch: BatchSettings, step: int
 ) -> Iterator[dict[str, Tensor]]:
     """Endless batches from optimisation step ``step`` on; the batch's "seconds" are frames here."""
-    rank, processes = join_processes()
-    batches = GlobalBatches(cache.frame_counts, batch, processes)
-    sampler = MicroBatches(batches, rank=rank, first_step=step)
-    return iter(
-        DataLoader(
-            cache, batch_sampler=sampler, collate_fn=cache.collate, num_workers=1, prefetch_factor=4
-        )
-    )
+    return endless_batches(cache, cache.frame_counts, cache.collate, batch, step)
 
 
 def listening_loss(model: ASRModel, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, float]]:

@@ -18,13 +18,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
 from tinyvoice.model.processing import IGNORED_LABEL, ASRProcessor
-from training.data.batching import BatchSettings, ClipKey, GlobalBatches, MicroBatches
+from training.data.batching import BatchSettings, ClipKey
 from training.pretraining.frames import N_PHONEMES, FrameCorpus, frame_phonemes
-from training.pretraining.loop import join_processes
+from training.pretraining.loading import endless_batches
 
 
 @dataclass(frozen=True)
@@ -172,16 +172,4 @@ def reading_batches(
 ) -> Iterator[dict[str, Tensor]]:
     """Endless batches from optimisation step ``step`` on."""
     readings = _Readings(corpus, processor, settings, batch.seed)
-    rank, processes = join_processes()
-    sampler = MicroBatches(
-        GlobalBatches(corpus.durations, batch, processes), rank=rank, first_step=step
-    )
-    return iter(
-        DataLoader(
-            readings,
-            batch_sampler=sampler,
-            collate_fn=readings.collate,
-            num_workers=workers,
-            prefetch_factor=4 if workers else None,
-        )
-    )
+    return endless_batches(readings, corpus.durations, readings.collate, batch, step, workers)
