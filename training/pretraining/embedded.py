@@ -58,7 +58,7 @@ from training.pretraining.loop import (
     save_weights,
     wait_for_processes,
 )
-from training.pretraining.texts import make_corpora
+from training.pretraining.texts import DIGIT_STRINGS, RECORDED_DIGITS, make_corpora
 from training.pretraining.tokenizer import train_tokenizer
 from training.synthesis.corpus import MANIFEST
 
@@ -70,7 +70,7 @@ MEL_BANDS, MEL_HOP, MEL_WINDOW = 80, 320, 400
 """Log-mel settings: 20 ms hop, half the frame rate of the full model's and half its cost."""
 
 VOCABULARY = 1500
-DIGIT_RECORDINGS = 8000
+DIGIT_RECORDINGS = 14000
 """Recorded digits in an epoch; they are few, and the only human voices."""
 
 app = typer.Typer(help=__doc__, no_args_is_help=True, pretty_exceptions_enable=False)
@@ -263,7 +263,7 @@ def _listener_loop(work: Path, settings: LoopSettings) -> Loop:
 
 def _mixture(work: Path) -> Mixture:
     corpora = [ManifestCorpus(path, Limits(), path.parent.name) for path in _manifests(work)]
-    targets = [DIGIT_RECORDINGS if corpus.name == "fsdd" else None for corpus in corpora]
+    targets = [DIGIT_RECORDINGS if corpus.name == RECORDED_DIGITS else None for corpus in corpora]
     return Mixture(corpora, targets)
 
 
@@ -276,7 +276,7 @@ def _model_loop(stage: str, work: Path, settings: LoopSettings) -> Loop:
     mixture = _mixture(work)
     clips = ClipSettings(
         seed=3,
-        cut_probability=0.15 if stage == "joint" else 0.0,
+        cut_probability=0.1 if stage == "joint" else 0.0,
         empty_probability=0.06 if stage == "joint" else 0.02,
         aligner_alphabet=ALPHABET,
     )
@@ -298,13 +298,13 @@ def _augmentation() -> Augmentation:
     """
     return Augmentation(
         [
-            Speed(0.35, 0.86, 1.25),
-            SilencePads(0.5, 0.4),
-            Tilt(0.25),
+            Speed(0.45, 0.84, 1.27),
+            SilencePads(0.5, 0.5),
+            Tilt(0.35),
             Noise(0.25, 12.0, 40.0),
             BandLimit(0.1),
-            Telephone(0.05),
-            Gain(0.5),
+            Telephone(0.07),
+            Gain(0.6, -42.0),
         ]
     )
 
@@ -315,7 +315,11 @@ def _manifests(work: Path) -> list[Path]:
 
 def _timed(work: Path) -> list[Path]:
     """Manifests with phonemes: the synthesised ones."""
-    return [path for path in _manifests(work) if path.parent.name != "fsdd"]
+    return [
+        path
+        for path in _manifests(work)
+        if path.parent.name not in (RECORDED_DIGITS, DIGIT_STRINGS)
+    ]
 
 
 def _texts(manifest: Path) -> list[str]:

@@ -15,6 +15,7 @@ import random
 import tarfile
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import soundfile
@@ -30,6 +31,9 @@ DIGITS = "zero one two three four five six seven eight nine".split()
 
 FSDD_HELD_OUT = ("theo", "yweweler")
 """Speakers of the digit recordings that are never trained on."""
+
+RECORDED_DIGITS, DIGIT_STRINGS = "fsdd", "fsdd-strings"
+"""Corpora of recorded digits: one by one, and strung together."""
 
 WORD_LIST = Path("/usr/share/dict/american-english")
 """Where the Debian package wamerican puts its words."""
@@ -94,14 +98,16 @@ def make_corpora(
         listed = {word for line in read_lines(WORD_LIST) for word in normalise(line).split()}
         vocabulary.update(word for word in listed if word.isascii() and 2 < len(word) < 14)
     if vocabulary:
-        corpora["words"] = (word_lists(vocabulary, draw, round(9000 * scale)), 1)
+        corpora["words"] = (word_lists(vocabulary, draw, round(18000 * scale)), 1)
     manifests = []
     for seed, (name, (texts, renditions)) in enumerate(corpora.items(), 1):
         settings = CorpusSettings(renditions=renditions, seed=seed)
         lines = plan(texts, TRAINING_VOICES, settings)
         manifests.append(make_corpus(lines, folder / name, settings=settings, workers=workers))
     if data is not None and (data / "fsdd.tar.gz").exists():
-        manifests.append(unpack_digits(data / "fsdd.tar.gz", folder / "fsdd"))
+        recordings = unpack_digits(data / "fsdd.tar.gz", folder / RECORDED_DIGITS)
+        manifests.append(recordings)
+        manifests.append(string_digits(recordings, folder / DIGIT_STRINGS, draw))
     return manifests
 
 
@@ -137,5 +143,45 @@ def unpack_digits(archive: Path, folder: Path) -> Path:
     soundfile.write(
         folder / "recordings.wav", np.concatenate(pieces), SAMPLE_RATE, subtype="PCM_16"
     )
+    manifest.write_text("".join(labels))
+    return manifest
+
+
+def string_digits(recordings: Path, folder: Path, draw: random.Random, strings: int = 4000) -> Path:
+    """Strings of two to five digits of one speaker each, 0.05 to 0.4 s apart.
+
+    ``recordings`` is the manifest of `unpack_digits`. A digit alone is over before a model has
+    anything to go by; in a string the same few human voices are heard for seconds.
+    """
+    manifest = folder / MANIFEST
+    if manifest.exists():
+        return manifest
+    folder.mkdir(parents=True, exist_ok=True)
+    audio, _ = soundfile.read(recordings.parent / "recordings.wav", dtype="float32")
+    speakers: dict[str, list[dict[str, Any]]] = {}
+    for line in recordings.open(encoding="utf-8"):
+        record = json.loads(line)
+        speakers.setdefault(record["voice"], []).append(record)
+    labels, pieces, offset = [], [], 0
+    for _ in range(strings):
+        voice = draw.choice(sorted(speakers))
+        said = draw.choices(speakers[voice], k=draw.randint(2, 5))
+        parts = []
+        for record in said:
+            start = round(record["offset"] * SAMPLE_RATE)
+            pause = np.zeros(round(draw.uniform(0.05, 0.4) * SAMPLE_RATE), dtype=np.float32)
+            parts += [audio[start : start + round(record["duration"] * SAMPLE_RATE)], pause]
+        samples = np.concatenate(parts)
+        label = {
+            "audio_filepath": "strings.wav",
+            "offset": offset / SAMPLE_RATE,
+            "duration": len(samples) / SAMPLE_RATE,
+            "text": " ".join(record["text"] for record in said),
+            "voice": voice,
+        }
+        labels.append(json.dumps(label) + "\n")
+        pieces.append(samples)
+        offset += len(samples)
+    soundfile.write(folder / "strings.wav", np.concatenate(pieces), SAMPLE_RATE, subtype="PCM_16")
     manifest.write_text("".join(labels))
     return manifest
