@@ -1,0 +1,298 @@
+"""The worker's side of a stream: what has come in, what is known, what is to be done.
+
+A `LiveStream` is state only. It cuts packets into windows, keeps commands in their place between
+them, and turns the detector's decisions into events and into work that it waits for: it hears
+nothing further until that work is done, so that what a stream says does not depend on how fast its
+audio came. The scheduler decides when the work is done and with which other streams together.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from tinyvoice.audio.files import SAMPLE_RATE
+from tinyvoice.engine.events import Event, Final, Partial, SpeechEnded, SpeechStarted
+from tinyvoice.engine.settings import StreamSettings
+from tinyvoice.engine.stability import StablePrefix
+from tinyvoice.engine.utterance import (
+    Decision,
+    Ended,
+    EndExpected,
+    Extent,
+    Resumed,
+    Samples,
+    Started,
+    TurnInQuestion,
+    UtteranceDetector,
+    in_samples,
+)
+from tinyvoice.model.transcript import Transcript
+from tinyvoice.vad.silero import WINDOW_SAMPLES, VADState
+
+
+@dataclass(frozen=True)
+class Command:
+    """Something to be done between two samples; ``done`` is told its outcome."""
+
+    kind: str
+    """``commit``, ``clear``, ``flush``, ``settings`` or ``close``."""
+    done: Callable[[Any], None]
+    """Called with the outcome outside the worker, after the events that came before it."""
+    settings: StreamSettings | None = None
+
+
+@dataclass
+class Hypothesis:
+    """What is understood of the utterance that is going on, and how far."""
+
+    utterance: int
+    encoder: Any
+    """State of the incremental encoder."""
+    stable: StablePrefix
+    heard: int
+    """Position up to which the audio has gone into the encoder."""
+    ids: Sequence[int] = ()
+    """The latest token ids, the draft of the next pass."""
+
+
+@dataclass
+class FinalPass:
+    """The final pass over an utterance, before or after its end is certain."""
+
+    extent: Extent
+    samples: Samples
+    draft: Sequence[int]
+    transcript: Transcript | None = None
+    """The outcome; times count from the beginning of ``samples``."""
+    ended: Ended | None = None
+    """Set when the end is certain."""
+    at: float = 0.0
+
+
+@dataclass
+class LiveStream:
+    """One stream, as the worker sees it."""
+
+    settings: StreamSettings
+    detector: UtteranceDetector
+    vad: VADState
+    slot: Any
+    """The stream's place in the decoder's cache."""
+    inbox: deque[Samples | Command] = field(default_factory=deque)
+    """Filled from outside; audio at the engine's rate."""
+    fed: int = 0
+    """Samples that have gone into the inbox."""
+    windows: deque[Samples] = field(default_factory=deque)
+    """Whole windows, not heard yet."""
+    probabilities: deque[float | None] = field(default_factory=deque)
+    """Of the first of the windows; None with manual endpointing."""
+    rest: Samples = field(default_factory=lambda: np.zeros(0, dtype=np.float32))
+    """Less than a window."""
+    hypothesis: Hypothesis | None = None
+    final_pass: FinalPass | None = None
+    ending: deque[FinalPass] = field(default_factory=deque)
+    """Utterances that are over, in order, whose finals are due."""
+    turn_in_question: bool = False
+    next_partial: int = 0
+    """Position from which on a partial is due."""
+    events: list[Event] = field(default_factory=list)
+    replies: list[tuple[Command, Any]] = field(default_factory=list)
+    """Commands that have been carried out, with their outcome."""
+    failed: bool = False
+    closed: bool = False
+
+    @property
+    def at(self) -> float:
+        """Seconds heard so far."""
+        return self.detector.position / SAMPLE_RATE
+
+    @property
+    def pending(self) -> int:
+        """Samples that came in and have not been heard."""
+        return self.fed - self.detector.position
+
+    # --- coming in -------------------------------------------------------------------------------
+
+    def cut_windows(self, most: int) -> None:
+        """Turn packets up to the next command into windows, ``most`` of them waiting at most."""
+        if not self.inbox or isinstance(self.inbox[0], Command) or len(self.windows) >= most:
+            return
+        pieces, room = [self.rest], most * WINDOW_SAMPLES
+        gathered = len(self.rest)
+        while self.inbox and not isinstance(self.inbox[0], Command) and gathered < room:
+            packet = self.inbox.popleft()
+            assert not isinstance(packet, Command)
+            pieces.append(packet)
+            gathered += len(packet)
+        samples = np.concatenate(pieces)
+        count = len(samples) // WINDOW_SAMPLES
+        self.windows.extend(samples[: count * WINDOW_SAMPLES].reshape(count, WINDOW_SAMPLES))
+        self.rest = samples[count * WINDOW_SAMPLES :]
+
+    def unjudged(self) -> Samples:
+        """The windows without a probability, (count, window)."""
+        if self.settings.endpointing == "manual":
+            missing = len(self.windows) - len(self.probabilities)
+            self.probabilities.extend([None] * missing)
+        rows = list(self.windows)[len(self.probabilities) :]
+        return np.stack(rows) if rows else np.zeros((0, WINDOW_SAMPLES), dtype=np.float32)
+
+    # --- going on --------------------------------------------------------------------------------
+
+    @property
+    def waiting(self) -> bool:
+        """Whether work has to be done before the stream hears on."""
+        return bool(
+            self.ending
+            or self.turn_in_question
+            or self.partial_due
+            or (self.final_pass is not None and self.final_pass.transcript is None)
+        )
+
+    @property
+    def partial_due(self) -> bool:
+        """Whether a partial is due and nothing better is on its way."""
+        return (
+            self.settings.partials
+            and self.detector.active
+            and self.final_pass is None
+            and self.detector.position >= self.next_partial
+        )
+
+    @property
+    def next_command(self) -> Command | None:
+        """The command whose turn it is: all audio before it has been heard."""
+        if self.windows or not self.inbox:
+            return None
+        first = self.inbox[0]
+        return first if isinstance(first, Command) else None
+
+    def advance(self, coalescing: bool) -> None:
+        """Hear windows and carry out commands until there is work to wait for, or nothing left.
+
+        ``coalescing`` lets partials wait for the newest audio.
+        """
+        while not self.failed and not self.closed:
+            if self.waiting and not (coalescing and self._only_partial_due and self.probabilities):
+                return
+            if self.probabilities:
+                decisions = self.detector.hear(self.windows.popleft(), self.probabilities.popleft())
+                self.follow(decisions)
+            elif self.next_command is not None:
+                command = self.inbox.popleft()
+                assert isinstance(command, Command)
+                self._carry_out(command)
+            else:
+                return
+
+    @property
+    def _only_partial_due(self) -> bool:
+        final = self.final_pass is not None and self.final_pass.transcript is None
+        return not (self.ending or self.turn_in_question or final)
+
+    def _carry_out(self, command: Command) -> None:
+        if command.kind == "settings" and command.settings is not None:
+            self.settings = self.detector.settings = command.settings
+            self.replies.append((command, None))
+        elif command.kind == "clear":
+            self._hear_rest()
+            self.detector.clear()
+            self.final_pass = None
+            self.replies.append((command, None))
+        elif command.kind in ("commit", "close"):
+            self._hear_rest()
+            decisions = self.detector.commit()
+            self.follow(decisions)
+            if command.kind == "commit":
+                ended = [d.extent.utterance for d in decisions if isinstance(d, Ended)]
+                self.replies.append((command, ended[-1] if ended else None))
+            else:
+                # Asked again when the last final has come.
+                self.inbox.appendleft(Command("closed", command.done))
+        elif command.kind == "closed":
+            self.closed = True
+            self.replies.append((command, None))
+        else:
+            self.replies.append((command, None))
+
+    def _hear_rest(self) -> None:
+        """Hear less than a window: a command does not wait for the window to fill."""
+        if len(self.rest):
+            rest, self.rest = self.rest, self.rest[:0]
+            self.follow(self.detector.hear(rest, None))
+
+    def follow(self, decisions: list[Decision]) -> None:
+        """Turn decisions into events and work."""
+        for decision in decisions:
+            if isinstance(decision, Started):
+                time = decision.position / SAMPLE_RATE
+                self.events.append(SpeechStarted(decision.utterance, time, self.at))
+                self._await_partial(self.detector.audio_start)
+            elif isinstance(decision, EndExpected):
+                self.final_pass = self._final_pass(decision.extent)
+            elif isinstance(decision, Resumed):
+                self.final_pass = None
+            elif isinstance(decision, TurnInQuestion):
+                self.turn_in_question = True
+            else:
+                self._end(decision)
+
+    def _final_pass(self, extent: Extent) -> FinalPass:
+        draft = self.hypothesis.ids if self.hypothesis is not None else ()
+        return FinalPass(extent, self.detector.audio(extent), draft)
+
+    def _end(self, ended: Ended) -> None:
+        final_pass = self.final_pass
+        if final_pass is None or final_pass.extent != ended.extent:
+            final_pass = self._final_pass(ended.extent)
+        final_pass.ended, final_pass.at = ended, self.at
+        if self.settings.endpointing != "manual" and not ended.continues:
+            time = ended.extent.speech_end / SAMPLE_RATE
+            self.events.append(SpeechEnded(ended.extent.utterance, time, self.at))
+        self.ending.append(final_pass)
+        self.final_pass = None
+        self._await_partial(
+            self.detector.audio_start if ended.continues else self.detector.position
+        )
+
+    def _await_partial(self, start: int) -> None:
+        self.next_partial = max(start, self.detector.position)
+        self.next_partial += in_samples(self.settings.partial_interval_ms)
+
+    # --- what the model said ---------------------------------------------------------------------
+
+    def tell_partial(self, utterance: int, stable: str, tail: str) -> None:
+        """A pass over the newest audio has given this."""
+        self.next_partial = self.detector.position + in_samples(self.settings.partial_interval_ms)
+        if stable or tail:
+            self.events.append(Partial(utterance, stable, tail, self.at))
+
+    def tell_finals(self) -> None:
+        """Give the finals of the utterances that are over and transcribed, in order."""
+        while self.ending and self.ending[0].transcript is not None:
+            self.events.append(final_event(self.ending.popleft()))
+
+
+def final_event(final_pass: FinalPass) -> Final:
+    """The event of an utterance that is over and transcribed."""
+    transcript, ended, extent = final_pass.transcript, final_pass.ended, final_pass.extent
+    assert transcript is not None
+    assert ended is not None
+    begin = extent.audio_start / SAMPLE_RATE
+    return Final(
+        extent.utterance,
+        transcript.text,
+        tuple(word.shifted(begin) for word in transcript.words),
+        extent.speech_start / SAMPLE_RATE,
+        extent.speech_end / SAMPLE_RATE,
+        transcript.confidence,
+        begin,
+        extent.audio_end / SAMPLE_RATE,
+        final_pass.at,
+        ended.continues,
+    )

@@ -1,0 +1,210 @@
+"""Runs the model for many streams at once.
+
+The runner computes and decides nothing: the scheduler hands it streams, it makes one pass over all
+of them and puts the outcome back. Everything here runs in the engine's one worker thread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from tinyvoice.audio.files import SAMPLE_RATE
+from tinyvoice.engine.decoding import Decoded, DecodeJob, FinalJob, RollingDecoder
+from tinyvoice.engine.encoders import IncrementalEncoder, build_encoder
+from tinyvoice.engine.live import FinalPass, Hypothesis, LiveStream
+from tinyvoice.engine.settings import EngineSettings, StreamSettings
+from tinyvoice.engine.stability import StablePrefix
+from tinyvoice.engine.utterance import UtteranceDetector
+from tinyvoice.errors import ConfigurationError
+from tinyvoice.model.generation import GeneratedTokens
+from tinyvoice.model.modeling import ASRModel
+from tinyvoice.model.segmentation import split_at_quietest
+from tinyvoice.model.text import clean_transcript
+from tinyvoice.model.timestamps import confidence, time_words
+from tinyvoice.model.transcript import Transcript
+from tinyvoice.model.transcription import Piece, decode_text, join
+from tinyvoice.vad.silero import SileroVAD
+from tinyvoice.vad.smart_turn import SmartTurn
+
+
+class ModelRunner:
+    """Model, voice activity and turn detection, with the state of every stream."""
+
+    def __init__(self, model: ASRModel, settings: EngineSettings) -> None:
+        if model.need_processor().sample_rate != SAMPLE_RATE:
+            raise ConfigurationError(
+                f"The model takes {model.need_processor().sample_rate} samples per second and the "
+                f"engine gives {SAMPLE_RATE}: use a model of that rate.",
+                key="sampling_rate",
+            )
+        self.model, self.settings = model, settings
+        self.vad = SileroVAD.load()
+        self.encoder: IncrementalEncoder = build_encoder(model, settings.encoder)
+        self.decoder = RollingDecoder(model)
+        self.smart_turn: SmartTurn | None = None
+
+    def open(self, settings: StreamSettings) -> LiveStream:
+        """A new stream with everything it needs in the caches.
+
+        Raises:
+            MissingExtraError: semantic endpointing is asked for and not installed.
+        """
+        self.prepare(settings)
+        detector = UtteranceDetector(settings, self.settings.max_utterance_s)
+        return LiveStream(settings, detector, self.vad.new_state(), self.decoder.open())
+
+    def prepare(self, settings: StreamSettings) -> None:
+        """Load what the settings need beside the model; raises `MissingExtraError`."""
+        if settings.endpointing == "semantic" and self.smart_turn is None:
+            self.smart_turn = SmartTurn.load()
+
+    def close(self, stream: LiveStream) -> None:
+        """Give back what the stream holds."""
+        self.forget_hypothesis(stream)
+        if stream.slot is not None:
+            self.decoder.close(stream.slot)
+            stream.slot = None
+        stream.inbox.clear()
+        stream.windows.clear()
+        stream.probabilities.clear()
+        stream.ending.clear()
+        stream.final_pass = None
+
+    def forget_hypothesis(self, stream: LiveStream) -> None:
+        """Drop what has been understood of an utterance."""
+        if stream.hypothesis is not None:
+            self.encoder.close(stream.hypothesis.encoder)
+            stream.hypothesis = None
+
+    def rewind(self, stream: LiveStream) -> None:
+        """Understand the utterance from its beginning again: a pass broke off in the middle."""
+        hypothesis = stream.hypothesis
+        if hypothesis is not None:
+            self.encoder.close(hypothesis.encoder)
+            hypothesis.encoder = self.encoder.new_state()
+            hypothesis.heard = stream.detector.audio_start
+            self.decoder.reset(stream.slot)
+
+    # --- passes ----------------------------------------------------------------------------------
+
+    @torch.inference_mode()
+    def judge(self, streams: Sequence[LiveStream]) -> None:
+        """Voice activity: give the streams' new windows their probabilities."""
+        windows = [stream.unjudged() for stream in streams]
+        busy = [(s, w) for s, w in zip(streams, windows, strict=True) if len(w)]
+        if not busy:
+            return
+        found = self.vad.probabilities([s.vad for s, _ in busy], [w for _, w in busy])
+        for (stream, _), probabilities in zip(busy, found, strict=True):
+            stream.probabilities.extend(probabilities.tolist())
+
+    def decide_turn(self, stream: LiveStream) -> None:
+        """Ask the turn model whether the speaker has finished, and tell the stream."""
+        assert self.smart_turn is not None
+        detector = stream.detector
+        probability = self.smart_turn.complete_probability(detector.new_audio(detector.audio_start))
+        stream.turn_in_question = False
+        stream.follow(detector.answer(probability >= 0.5))
+
+    @torch.inference_mode()
+    def run_partials(self, streams: Sequence[LiveStream]) -> None:
+        """Bring the hypotheses of the streams up to date and tell them.
+
+        Encoder and projector see the new audio only; the decoder makes one pass over what is new,
+        the provisional tail and the previous hypothesis, which is its draft.
+        """
+        hypotheses = [self._hypothesis(stream) for stream in streams]
+        audio = [
+            stream.detector.new_audio(hypothesis.heard)
+            for stream, hypothesis in zip(streams, hypotheses, strict=True)
+        ]
+        embeddings = self.encoder.advance([h.encoder for h in hypotheses], audio)
+        jobs = [
+            DecodeJob(stream.slot, new.frozen, new.tail, hypothesis.ids)
+            for stream, hypothesis, new in zip(streams, hypotheses, embeddings, strict=True)
+        ]
+        for stream, decoded in zip(streams, self.decoder.update(jobs), strict=True):
+            self._tell_partial(stream, decoded)
+
+    def _hypothesis(self, stream: LiveStream) -> Hypothesis:
+        if stream.hypothesis is None:
+            self.decoder.reset(stream.slot)
+            stable = StablePrefix(self.model.tokenizer)
+            detector = stream.detector
+            stream.hypothesis = Hypothesis(
+                detector.utterance, self.encoder.new_state(), stable, detector.audio_start
+            )
+        return stream.hypothesis
+
+    def _tell_partial(self, stream: LiveStream, decoded: Decoded) -> None:
+        hypothesis = stream.hypothesis
+        assert hypothesis is not None
+        hypothesis.ids, hypothesis.heard = decoded.ids, stream.detector.position
+        seconds = (stream.detector.position - stream.detector.audio_start) / SAMPLE_RATE
+        hypothesis.stable.update(decoded, seconds)
+        stream.tell_partial(
+            stream.detector.utterance, hypothesis.stable.stable, hypothesis.stable.tail
+        )
+
+    @torch.inference_mode()
+    def run_finals(self, passes: Sequence[FinalPass], *, word_times: bool = True) -> None:
+        """The final pass: whole utterances, encoded as offline, their hypotheses as drafts."""
+        pieces: list[Piece] = []
+        drafts: list[Sequence[int]] = []
+        for index, final_pass in enumerate(passes):
+            samples = final_pass.samples
+            bounds = split_at_quietest(samples, SAMPLE_RATE, self.settings.max_utterance_s)
+            pieces += [Piece(index, b / SAMPLE_RATE, samples[b:e]) for b, e in bounds]
+            drafts += [final_pass.draft] + [()] * (len(bounds) - 1)
+        transcripts = self._transcribe(pieces, drafts, word_times)
+        for index, final_pass in enumerate(passes):
+            parts = [t for t, p in zip(transcripts, pieces, strict=True) if p.clip == index]
+            final_pass.transcript = join(parts, len(final_pass.samples) / SAMPLE_RATE)
+
+    def _transcribe(
+        self, pieces: Sequence[Piece], drafts: Sequence[Sequence[int]], word_times: bool
+    ) -> list[Transcript]:
+        """As `tinyvoice.model.transcription.transcribe_batch`, with drafts."""
+        model, processor = self.model, self.model.need_processor()
+        features, mask = processor.features([piece.samples for piece in pieces], model.device)
+        hidden, lengths = model.encode(features, mask)
+        embeds, counts = model.project(hidden, lengths)
+        jobs = [
+            FinalJob(embeds[row, : int(count)], draft)
+            for row, (count, draft) in enumerate(zip(counts, drafts, strict=True))
+        ]
+        transcripts = []
+        for row, (piece, decoded) in enumerate(
+            zip(pieces, self.decoder.decode_finals(jobs), strict=True)
+        ):
+            tokens = GeneratedTokens(list(decoded.ids), list(decoded.logprobs))
+            text = clean_transcript(decode_text(model, tokens))
+            frames = hidden[row, : int(lengths[row])]
+            words = (
+                time_words(model, text, tokens, frames, processor.hop_seconds) if word_times else ()
+            )
+            transcripts.append(
+                Transcript(
+                    text,
+                    tuple(word.shifted(piece.start) for word in words),
+                    confidence(tokens.logprobs),
+                    len(piece.samples) / SAMPLE_RATE,
+                    piece.start,
+                )
+            )
+        return transcripts
+
+    def warm_up(self) -> None:
+        """Make the first utterance as fast as the hundredth: run every pass once."""
+        stream = self.open(StreamSettings(endpointing="manual"))
+        noise = np.random.default_rng(0).normal(0, 0.01, 2 * SAMPLE_RATE).astype(np.float32)
+        self.vad.probabilities([stream.vad], [noise[:5120].reshape(10, 512)])
+        for half in (noise[:SAMPLE_RATE], noise[SAMPLE_RATE:]):
+            stream.detector.hear(half, None)
+            self.run_partials([stream])
+        stream.follow(stream.detector.commit())
+        self.run_finals(list(stream.ending))
+        self.close(stream)

@@ -1,0 +1,225 @@
+"""Decides what the model does next, for all streams.
+
+`Scheduler.step` is the engine's loop, and reads like the algorithm: hear what has come in, run the
+final passes, run partials, tell. One step is at most one batch of each kind, so that a final never
+waits for more than one batch of partials, and a stream has at most one partial in flight; audio
+that comes in meanwhile is understood together, next time. That is how partials thin out under load
+while finals do not.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from statistics import median
+from typing import Any, NamedTuple, TypeVar
+
+from tinyvoice.audio.files import SAMPLE_RATE
+from tinyvoice.engine.errors import StreamFailedError
+from tinyvoice.engine.events import Event, Failed
+from tinyvoice.engine.live import Command, FinalPass, LiveStream
+from tinyvoice.engine.runner import ModelRunner
+from tinyvoice.engine.settings import EngineSettings
+
+logger = logging.getLogger(__name__)
+
+Item = TypeVar("Item")
+
+WINDOWS_A_STEP = 32
+"""A second of audio: what a stream hears in one step at most, so that none holds up the others."""
+
+COALESCE_S = 0.5
+"""Audio that waits behind a partial that is due, from which on the partial waits for it."""
+
+LOAD_SECONDS = 3.0
+"""Partials of the last seconds say whether the engine keeps up."""
+
+AHEAD_SECONDS = 2.0
+"""A stream this much ahead of real time is a recording, and says nothing about keeping up."""
+
+
+class Telling(NamedTuple):
+    """What a stream has to tell after a step."""
+
+    stream: LiveStream
+    events: list[Event]
+    replies: list[tuple[Command, Any]]
+
+
+class Scheduler:
+    """All streams of an engine, and what is to be done for them.
+
+    Streams are added and removed from any thread; `step` runs in the worker.
+    """
+
+    def __init__(self, runner: ModelRunner, settings: EngineSettings) -> None:
+        self.runner, self.settings = runner, settings
+        self._lock = threading.Lock()
+        self._streams: list[LiveStream] = []
+        self._removed: list[LiveStream] = []
+        self._opened: dict[int, float] = {}
+        self._gaps: deque[tuple[float, float]] = deque()
+
+    @property
+    def streams(self) -> list[LiveStream]:
+        """The open streams."""
+        with self._lock:
+            return list(self._streams)
+
+    def add(self, stream: LiveStream) -> None:
+        """Serve a stream from the next step on."""
+        with self._lock:
+            self._streams.append(stream)
+            self._opened[id(stream)] = time.monotonic()
+
+    def remove(self, stream: LiveStream) -> None:
+        """Serve a stream no more; the next step gives back what it holds."""
+        with self._lock:
+            if stream in self._streams:
+                self._streams.remove(stream)
+                self._opened.pop(id(stream), None)
+                self._removed.append(stream)
+
+    def step(self) -> list[Telling]:
+        """Do the most urgent work once; return what the streams have to tell."""
+        self._give_back()
+        streams = self.streams
+        self.hear(streams)
+        self.run_finals(streams)
+        self.ask_turns(streams)
+        self.run_partials(streams)
+        return self.tell(streams)
+
+    @property
+    def busy(self) -> bool:
+        """Whether another step has something to do already."""
+        with self._lock:
+            return bool(self._removed) or any(
+                s.waiting or s.windows or s.inbox for s in self._streams if not s.failed
+            )
+
+    def hear(self, streams: Sequence[LiveStream]) -> None:
+        """Voice activity of all new audio, in one batch, and what follows from it."""
+        for stream in streams:
+            stream.cut_windows(WINDOWS_A_STEP)
+        self._run(self.runner.judge, streams)
+        for stream in streams:
+            self._advance(stream)
+
+    def run_finals(self, streams: Sequence[LiveStream]) -> None:
+        """Final passes; those of utterances that are over come first."""
+        over = [(s, p) for s in streams for p in s.ending if p.transcript is None]
+        early = [
+            (s, s.final_pass) for s in streams if s.final_pass and s.final_pass.transcript is None
+        ]
+        batch: list[tuple[LiveStream, FinalPass]] = [*over, *early][: self.settings.max_batch]
+
+        def run(items: Sequence[tuple[LiveStream, FinalPass]]) -> None:
+            word_times = any(stream.settings.word_times for stream, _ in items)
+            self.runner.run_finals([final_pass for _, final_pass in items], word_times=word_times)
+
+        self._run(run, batch, stream_of=lambda item: item[0])
+        for stream in {id(s): s for s, _ in batch}.values():
+            stream.tell_finals()
+
+    def ask_turns(self, streams: Sequence[LiveStream]) -> None:
+        """Turn detection of streams whose pause may be the end of a turn."""
+        for stream in streams:
+            if stream.turn_in_question:
+                self._run(lambda items: self.runner.decide_turn(items[0]), [stream])
+                stream.tell_finals()
+
+    def run_partials(self, streams: Sequence[LiveStream]) -> None:
+        """One batch of partials, those first that have waited longest."""
+        due = [s for s in streams if s.partial_due and not s.ending and not s.failed]
+        due.sort(key=lambda s: s.next_partial - s.detector.position)
+        batch = due[: self.settings.max_batch]
+        for stream in batch:
+            self._note_gap(stream)
+        self._run(self.runner.run_partials, batch, recover=self.runner.rewind)
+
+    def tell(self, streams: Sequence[LiveStream]) -> list[Telling]:
+        """Hand over the streams' events, and the outcomes of commands behind them."""
+        told = []
+        for stream in streams:
+            if stream.events or stream.replies:
+                told.append(Telling(stream, stream.events, stream.replies))
+                stream.events, stream.replies = [], []
+        return told
+
+    # --- load ------------------------------------------------------------------------------------
+
+    @property
+    def partial_gap_s(self) -> float:
+        """How long streams wait for partials beyond what they asked for, the median of the last
+        seconds; 0 where nobody speaks."""
+        now = time.monotonic()
+        with self._lock:
+            while self._gaps and self._gaps[0][0] < now - LOAD_SECONDS:
+                self._gaps.popleft()
+            return median(gap for _, gap in self._gaps) if self._gaps else 0.0
+
+    def _note_gap(self, stream: LiveStream) -> None:
+        """Remember by how much a partial comes late, counted in audio that has come in."""
+        now = time.monotonic()
+        with self._lock:
+            age = now - self._opened.get(id(stream), now)
+            if stream.fed / SAMPLE_RATE <= age + AHEAD_SECONDS:
+                self._gaps.append((now, (stream.fed - stream.next_partial) / SAMPLE_RATE))
+
+    # --- faults ----------------------------------------------------------------------------------
+
+    def _advance(self, stream: LiveStream) -> None:
+        try:
+            behind = len(stream.probabilities) * 512 / SAMPLE_RATE
+            stream.advance(coalescing=behind > COALESCE_S)
+            hypothesis = stream.hypothesis
+            if hypothesis is not None and hypothesis.utterance != stream.detector.utterance:
+                self.runner.forget_hypothesis(stream)
+        except Exception as error:
+            self._fail(stream, error)
+
+    def _run(
+        self,
+        work: Callable[[Sequence[Item]], None],
+        items: Sequence[Item],
+        stream_of: Callable[[Item], LiveStream] | None = None,
+        recover: Callable[[Item], None] | None = None,
+    ) -> None:
+        """Run a batch. If it raises, run its items one by one: only the culprits fail."""
+        if not items:
+            return
+        try:
+            work(items)
+            return
+        except Exception as error:
+            if len(items) == 1:
+                item = items[0]
+                stream = stream_of(item) if stream_of else item
+                assert isinstance(stream, LiveStream)
+                self._fail(stream, error)
+                return
+            logger.warning("a batch of %d failed (%r); running it singly", len(items), error)
+        for item in items:
+            if recover is not None:
+                recover(item)
+            self._run(work, [item], stream_of)
+
+    def _fail(self, stream: LiveStream, error: Exception) -> None:
+        logger.error("a stream failed", exc_info=error)
+        failure = StreamFailedError(
+            f"The model failed for this stream with {type(error).__name__}: {error}; open a new "
+            "stream to go on."
+        )
+        failure.__cause__ = error
+        stream.failed = True
+        stream.events.append(Failed(failure, stream.at))
+
+    def _give_back(self) -> None:
+        with self._lock:
+            removed, self._removed = self._removed, []
+        for stream in removed:
+            self.runner.close(stream)
