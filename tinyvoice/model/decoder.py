@@ -7,12 +7,13 @@ tests hold it to, and works with adapted and quantised linear layers, since it c
 own projections. Language models of another class, or with sliding windows or rescaled rotary
 angles, go through their own forward.
 
-It keeps no state: the cache and the positions are the caller's. It does not choose tokens.
+It keeps no state: the cache and the positions are the caller's. It does not choose tokens. The
+cache is one of transformers', or any :class:`KeyValueStore`.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +27,14 @@ GROUPED_KERNELS = ("cpu", "cuda")
 def new_cache(language_model: Any) -> DynamicCache:
     """An empty cache of keys and values for a language model."""
     return DynamicCache(config=language_model.config)
+
+
+class KeyValueStore(Protocol):
+    """Where a pass puts its keys and values, and finds those of the tokens before it."""
+
+    def update(self, key: Tensor, value: Tensor, layer: int, /) -> tuple[Tensor, Tensor]:
+        """Store a layer's new (batch, kv heads, tokens, head_dim); all keys and values to see."""
+        ...
 
 
 class Decoder:
@@ -70,7 +79,22 @@ class Decoder:
             ).last_hidden_state
         past, tokens = cache.get_seq_length(), embeds.shape[1]
         mask = causal_mask(visible, past, tokens, embeds.device)
-        causal = mask is None and tokens > 1
+        return self.attend(embeds, positions, cache, mask, causal=mask is None and tokens > 1)
+
+    def attend(
+        self,
+        embeds: Tensor,
+        positions: Tensor,
+        store: KeyValueStore,
+        mask: Tensor | None,
+        causal: bool = False,
+    ) -> Tensor:
+        """The same with an attention mask of the caller's, for models that run directly.
+
+        ``mask``, (batch or 1, 1, tokens, keys) boolean or additive, says which of the keys that
+        ``store`` gives back each token sees; None means all of them, or with ``causal`` those up to
+        the token's own, where there are as many keys as tokens.
+        """
         # The same angles for all heads: (batch, 1, tokens, head_dim).
         rotary = self.cos[positions][:, None], self.sin[positions][:, None]
         hidden = embeds
@@ -78,7 +102,7 @@ class Decoder:
             attention, mlp = layer.self_attn, layer.mlp
             before_attention, of_heads, before_mlp = self.norms[index]
             query, key, value = project_heads(attention, before_attention(hidden), of_heads, rotary)
-            keys, values = cache.update(key, value, index)
+            keys, values = store.update(key, value, index)
             groups = attention.num_key_value_groups
             if groups > 1 and query.device.type not in GROUPED_KERNELS:
                 keys, values = (x.repeat_interleave(groups, dim=1) for x in (keys, values))

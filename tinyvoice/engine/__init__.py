@@ -1,0 +1,42 @@
+"""The streaming engine: partials and finals while the person speaks."""
+
+from tinyvoice.engine.engine import StreamingEngine
+from tinyvoice.engine.errors import (
+    EngineClosedError,
+    EngineError,
+    EngineFullError,
+    EngineOverloadedError,
+    StreamClosedError,
+    StreamFailedError,
+    UnreadEventsError,
+)
+from tinyvoice.engine.events import (
+    Event,
+    Failed,
+    Final,
+    Partial,
+    SpeechEnded,
+    SpeechStarted,
+)
+from tinyvoice.engine.settings import EngineSettings, StreamSettings
+from tinyvoice.engine.stream import Stream
+
+__all__ = [
+    "EngineClosedError",
+    "EngineError",
+    "EngineFullError",
+    "EngineOverloadedError",
+    "EngineSettings",
+    "Event",
+    "Failed",
+    "Final",
+    "Partial",
+    "SpeechEnded",
+    "SpeechStarted",
+    "Stream",
+    "StreamClosedError",
+    "StreamFailedError",
+    "StreamSettings",
+    "StreamingEngine",
+    "UnreadEventsError",
+]
