@@ -51,6 +51,24 @@ def encode_features(
     Returns (batch, encoder frames, width), zero behind each clip's end, and the (batch,) lengths
     in encoder frames.
     """
+    hidden, final, padded = convolve_features(tower, input_features, lengths)
+    inside = frame_mask(final, hidden.shape[1]) if padded else None
+    mask = attention_mask(tower.config._attn_implementation, hidden, inside, chunk_frames)
+    hidden = run_layers(tower, hidden, mask)
+    if inside is not None:
+        hidden = hidden * inside[..., None].to(hidden.dtype)
+    return hidden, final
+
+
+def convolve_features(
+    tower: GlmAsrEncoder, input_features: Tensor, lengths: Tensor | None = None
+) -> tuple[Tensor, Tensor, bool]:
+    """The two convolutions, as if each clip were alone.
+
+    Takes what :func:`encode_features` takes. Returns (batch, encoder frames, width), the (batch,)
+    lengths in encoder frames, and whether some clip is shorter than the batch; what lies behind a
+    short clip's end is not zero.
+    """
     batch, _, frames = input_features.shape
     if lengths is None:
         lengths = torch.full((batch,), frames, device=input_features.device)
@@ -65,13 +83,7 @@ def encode_features(
     if padded:
         hidden = hidden * frame_mask(first, hidden.shape[-1])[:, None].to(hidden.dtype)
     hidden = nn.functional.gelu(tower.conv2(hidden)).transpose(1, 2)
-
-    inside = frame_mask(final, hidden.shape[1]) if padded else None
-    mask = attention_mask(tower.config._attn_implementation, hidden, inside, chunk_frames)
-    hidden = run_layers(tower, hidden, mask)
-    if inside is not None:
-        hidden = hidden * inside[..., None].to(hidden.dtype)
-    return hidden, final
+    return hidden, final, padded
 
 
 def run_layers(tower: GlmAsrEncoder, hidden: Tensor, mask: Tensor | None) -> Tensor:

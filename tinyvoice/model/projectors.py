@@ -42,6 +42,12 @@ class Projector(nn.Module):
     # counts, (batch,), as its second argument.
     needs_lengths = False
 
+    # For projecting a stream in pieces. Tokens come in groups, each from `group_frames` frames of
+    # its own and from those of the `context_groups` groups before it, and from nothing later.
+    # None: no such grouping, so the projector can only take whole clips.
+    group_frames: int | None = None
+    context_groups = 0
+
     def output_length(self, frames: Length) -> Length:
         """Tokens made from ``frames`` encoder frames (an int, or an integer tensor)."""
         raise NotImplementedError
@@ -113,7 +119,7 @@ class MLPProjector(Projector):
         super().__init__()
         encoder_dim, llm_dim = dimensions(config)
         hidden_dim = config.projector_hidden_dim or llm_dim
-        self.stride = config.projector_pool_stride
+        self.stride = self.group_frames = config.projector_pool_stride
         self.linear_1 = nn.Linear(encoder_dim * self.stride, hidden_dim, bias=False)
         self.norm = LlamaRMSNorm(hidden_dim, eps=NORM_EPS)
         self.act = nn.GELU()
@@ -136,6 +142,9 @@ class MOSAProjector(Projector):
     """Two strided convolutions, then a dense mixture of simple adapters."""
 
     needs_lengths = True
+    # Token t sees frames 4t - 3 to 4t + 3: its own four and most of the group before.
+    group_frames = 4
+    context_groups = 1
 
     def __init__(self, config: ASRConfig) -> None:
         super().__init__()
@@ -191,7 +200,7 @@ class MoEProjector(Projector):
         encoder_dim, llm_dim = dimensions(config)
         in_dim = encoder_dim * config.projector_pool_stride
         hidden_dim = config.projector_hidden_dim or llm_dim
-        self.stride = config.projector_pool_stride
+        self.stride = self.group_frames = config.projector_pool_stride
         self.chosen = min(config.num_experts_per_tok, config.num_experts)
         self.balance_coef = config.router_aux_loss_coef
         self.z_coef = config.router_z_loss_coef
@@ -265,7 +274,7 @@ class QFormerProjector(Projector):
         super().__init__()
         encoder_dim, llm_dim = dimensions(config)
         width = config.qformer_hidden_size or encoder_dim
-        self.window = config.qformer_window_size
+        self.window = self.group_frames = config.qformer_window_size
         self.queries = self.window // config.downsample_rate
         if self.queries < 1:
             raise ConfigurationError(
