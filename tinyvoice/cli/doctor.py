@@ -22,21 +22,34 @@ from typing import Annotated
 
 import typer
 
+from tinyvoice.errors import TinyvoiceError
+
 app = typer.Typer(add_completion=False)
 
 EXTRAS = {
     "lora": (["peft"], "checkpoints with a LoRA adapter"),
     "media": (["av"], "MP4, WebM, M4A and other video"),
     "mic": (["sounddevice"], "the microphone"),
-    "vad": (["silero_vad"], "voice activity detection"),
+    "semantic": (["pipecat", "onnxruntime"], "turns that end by what was said"),
+    "augmentation": (["audiomentations"], "recorded rooms and noise in training"),
     "synthesis": (["espeakng_loader", "num2words"], "tinyvoice synth"),
     "eval": (["jiwer", "espeakng_loader", "num2words"], "tinyvoice eval"),
     "training": (
-        ["hydra", "accelerate", "datasets", "audiomentations", "matplotlib", "peft", "jiwer"],
+        ["hydra", "accelerate", "datasets", "matplotlib", "peft", "jiwer"],
         "tinyvoice train",
     ),
 }
 """Extra of the package: modules that show it is there, and what it is for."""
+
+_LIBRARIES = (
+    "torch",
+    "transformers",
+    "tokenizers",
+    "safetensors",
+    "soundfile",
+    "soxr",
+    "silero-vad",
+)
 
 _CPU_FEATURES = {
     "avx2": "AVX2",
@@ -93,6 +106,7 @@ def examine() -> list[Finding]:
         *_libraries(),
         _embedded_model(),
         _processor(),
+        *_voice_activity(),
         *_accelerators(),
         *_microphone(),
         *_extras(),
@@ -106,7 +120,7 @@ def _python() -> Finding:
 
 
 def _libraries() -> Iterator[Finding]:
-    for package in ("torch", "transformers", "tokenizers", "safetensors", "soundfile", "soxr"):
+    for package in _LIBRARIES:
         try:
             detail = version(package)
         except PackageNotFoundError:
@@ -159,6 +173,21 @@ def cpu_features(table: Path = Path("/proc/cpuinfo")) -> set[str]:
             flags = set(value.split())
             return {name for flag, name in _CPU_FEATURES.items() if flag in flags}
     return set()
+
+
+def _voice_activity() -> Iterator[Finding]:
+    topic = "voice activity"
+    try:
+        from tinyvoice.vad.silero import SileroVAD
+
+        SileroVAD.load()
+    except (ImportError, OSError):
+        return  # torch is missing or broken, which has a line of its own
+    except TinyvoiceError as error:
+        install = "pip install --force-reinstall 'silero-vad>=6.2,<7'"
+        yield Finding(topic, Level.MISSING, str(error), install)
+        return
+    yield Finding(topic, Level.OK, "Silero VAD v6, windows of 32 ms")
 
 
 def _accelerators() -> Iterator[Finding]:

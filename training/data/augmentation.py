@@ -6,7 +6,7 @@ the generator passed in, so a clip of an epoch is augmented alike on every run, 
 
 Works on single clips of float32 samples at 16 kHz with numpy alone. Recorded room responses and
 background noise (`recorded_rooms`, `recorded_noise`) go through audiomentations and need the extra
-``training``. Cutting clips short is the collator's work, because it changes the label.
+``augmentation``. Cutting clips short is the collator's work, because it changes the label.
 """
 
 from __future__ import annotations
@@ -547,7 +547,7 @@ def _audiomentations(what: str) -> Any:
     try:
         import audiomentations
     except ImportError as error:
-        raise MissingExtraError("training", f"Augmenting with {what}") from error
+        raise MissingExtraError("augmentation", f"Augmenting with {what}") from error
     return audiomentations
 
 
