@@ -256,6 +256,8 @@ class LiveStream:
             self.events.append(SpeechEnded(ended.extent.utterance, time, self.at))
         self.ending.append(final_pass)
         self.final_pass = None
+        # Where the final pass began early, its outcome is there already.
+        self.tell_finals()
         self._await_partial(
             self.detector.audio_start if ended.continues else self.detector.position
         )

@@ -14,6 +14,7 @@ import torch
 from tinyvoice.audio.files import SAMPLE_RATE
 from tinyvoice.engine.decoding import Decoded, DecodeJob, FinalJob, RollingDecoder
 from tinyvoice.engine.encoders import IncrementalEncoder, build_encoder
+from tinyvoice.engine.errors import EngineError
 from tinyvoice.engine.live import FinalPass, Hypothesis, LiveStream
 from tinyvoice.engine.settings import EngineSettings, StreamSettings
 from tinyvoice.engine.stability import StablePrefix
@@ -30,6 +31,10 @@ from tinyvoice.vad.silero import SileroVAD
 from tinyvoice.vad.smart_turn import SmartTurn
 
 
+class NoNumbersError(EngineError):
+    """The model computed something that is no number."""
+
+
 class ModelRunner:
     """Model, voice activity and turn detection, with the state of every stream."""
 
@@ -43,7 +48,7 @@ class ModelRunner:
         self.model, self.settings = model, settings
         self.vad = SileroVAD.load()
         self.encoder: IncrementalEncoder = build_encoder(model, settings.encoder)
-        self.decoder = RollingDecoder(model)
+        self.decoder = RollingDecoder(model, max_slots=settings.max_streams + 1)
         self.smart_turn: SmartTurn | None = None
 
     def open(self, settings: StreamSettings) -> LiveStream:
@@ -75,15 +80,12 @@ class ModelRunner:
 
     def forget_hypothesis(self, stream: LiveStream) -> None:
         """Drop what has been understood of an utterance."""
-        if stream.hypothesis is not None:
-            self.encoder.close(stream.hypothesis.encoder)
-            stream.hypothesis = None
+        stream.hypothesis = None
 
     def rewind(self, stream: LiveStream) -> None:
         """Understand the utterance from its beginning again: a pass broke off in the middle."""
         hypothesis = stream.hypothesis
         if hypothesis is not None:
-            self.encoder.close(hypothesis.encoder)
             hypothesis.encoder = self.encoder.new_state()
             hypothesis.heard = stream.detector.audio_start
             self.decoder.reset(stream.slot)
@@ -142,6 +144,8 @@ class ModelRunner:
     def _tell_partial(self, stream: LiveStream, decoded: Decoded) -> None:
         hypothesis = stream.hypothesis
         assert hypothesis is not None
+        if decoded.failed:
+            raise NoNumbersError("The model's scores are not numbers; its weights may be damaged.")
         hypothesis.ids, hypothesis.heard = decoded.ids, stream.detector.position
         seconds = (stream.detector.position - stream.detector.audio_start) / SAMPLE_RATE
         hypothesis.stable.update(decoded, seconds)
@@ -180,6 +184,10 @@ class ModelRunner:
         for row, (piece, decoded) in enumerate(
             zip(pieces, self.decoder.decode_finals(jobs), strict=True)
         ):
+            if decoded.failed:
+                raise NoNumbersError(
+                    "The model's scores are not numbers; its weights may be damaged."
+                )
             tokens = GeneratedTokens(list(decoded.ids), list(decoded.logprobs))
             text = clean_transcript(decode_text(model, tokens))
             frames = hidden[row, : int(lengths[row])]

@@ -130,7 +130,6 @@ class Scheduler:
         for stream in streams:
             if stream.turn_in_question:
                 self._run(lambda items: self.runner.decide_turn(items[0]), [stream])
-                stream.tell_finals()
 
     def run_partials(self, streams: Sequence[LiveStream]) -> None:
         """One batch of partials, those first that have waited longest."""

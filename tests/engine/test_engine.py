@@ -1,0 +1,474 @@
+"""Streams as their owners use them: the real model, speech in packets, events."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import time
+import weakref
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.engine.hearing import (
+    SECOND,
+    finals,
+    heard_as,
+    packets,
+    padded,
+    pcm16,
+    play,
+    said,
+)
+from tinyvoice.audio.files import load_audio
+from tinyvoice.benchmark.speech import Clip
+from tinyvoice.engine import (
+    EngineClosedError,
+    EngineFullError,
+    EngineSettings,
+    Event,
+    Failed,
+    Final,
+    Partial,
+    SpeechEnded,
+    SpeechStarted,
+    StreamClosedError,
+    StreamFailedError,
+    StreamingEngine,
+    UnreadEventsError,
+)
+from tinyvoice.engine.live import LiveStream
+from tinyvoice.errors import AudioError, ConfigurationError
+from tinyvoice.model.modeling import ASRModel
+
+pytestmark = pytest.mark.asyncio
+
+
+def offline(model: ASRModel, final: Final, samples: np.ndarray) -> str:
+    """The offline transcript of a final's audio."""
+    begin, end = round(final.audio_start * SECOND), round(final.audio_end * SECOND)
+    text: str = model.transcribe(heard_as(samples)[begin:end]).text
+    return text
+
+
+class TestAnUtterance:
+    async def test_its_events_in_order(self, model: ASRModel, clips: list[Clip]) -> None:
+        async with StreamingEngine(model) as engine:
+            events = await play(engine, padded(clips[0].samples))
+        kinds = [type(event) for event in events]
+        assert kinds[0] is SpeechStarted
+        assert kinds[-2:] == [SpeechEnded, Final]
+        assert set(kinds[1:-2]) == {Partial}
+        assert len({event.utterance for event in events if not isinstance(event, Failed)}) == 1
+        times = [event.at for event in events]
+        assert times == sorted(times)
+
+    async def test_words_come_while_it_is_spoken(self, model: ASRModel, clips: list[Clip]) -> None:
+        samples = padded(clips[20].samples)
+        async with StreamingEngine(model) as engine, engine.stream() as stream:
+            await stream.feed(pcm16(samples[: len(samples) // 2]))
+            await stream.flush()
+            await stream.close()
+        partials = [event async for event in stream if isinstance(event, Partial)]
+        assert len(partials[-1].text.split()) >= 3
+
+    async def test_stable_text_only_grows_and_is_what_the_final_begins_with(
+        self, model: ASRModel, clips: list[Clip]
+    ) -> None:
+        async with StreamingEngine(model) as engine:
+            for clip in clips[:6]:
+                events = await play(engine, padded(clip.samples))
+                stable = ""
+                for event in events:
+                    if isinstance(event, Partial):
+                        assert event.stable.startswith(stable)
+                        stable = event.stable
+                (final,) = finals(events)
+                assert final.text.startswith(stable)
+
+    async def test_words_have_times_in_the_stream(self, model: ASRModel, clips: list[Clip]) -> None:
+        async with StreamingEngine(model) as engine:
+            (final,) = finals(await play(engine, padded(clips[1].samples, before_s=3.0)))
+        assert [word.text for word in final.words] == final.text.split()
+        assert 3.0 <= final.words[0].start < final.words[-1].end <= final.audio_end
+        assert 0.0 < final.confidence <= 1.0
+        onset = 3.0 + clips[1].onset
+        assert abs(final.start - onset) < 0.3
+
+    async def test_two_sentences_are_two_utterances(
+        self, model: ASRModel, clips: list[Clip]
+    ) -> None:
+        samples = np.concatenate([padded(clips[2].samples), padded(clips[3].samples)])
+        async with StreamingEngine(model) as engine:
+            events = await play(engine, samples)
+        assert [final.utterance for final in finals(events)] == [0, 1]
+
+    async def test_partials_can_be_switched_off(self, model: ASRModel, clips: list[Clip]) -> None:
+        async with StreamingEngine(model) as engine:
+            events = await play(engine, padded(clips[0].samples), partials=False)
+        assert [type(event) for event in events] == [SpeechStarted, SpeechEnded, Final]
+
+
+class TestSameWords:
+    """The promise P1: what is streamed equals what is transcribed offline."""
+
+    @pytest.mark.parametrize("encoder", ["block", "window"])
+    async def test_alone(self, model: ASRModel, clips: list[Clip], encoder: Any) -> None:
+        async with StreamingEngine(model, EngineSettings(encoder=encoder)) as engine:
+            for seed, clip in enumerate(clips):
+                samples = padded(clip.samples)
+                for final in finals(await play(engine, samples, seed)):
+                    assert final.text == offline(model, final, samples)
+
+    @pytest.mark.parametrize("encoder", ["block", "window"])
+    async def test_in_company(self, model: ASRModel, clips: list[Clip], encoder: Any) -> None:
+        recordings = [padded(clip.samples, 0.1 * i, 0.8) for i, clip in enumerate(clips[:16])]
+        async with StreamingEngine(model, EngineSettings(encoder=encoder)) as engine:
+            heard = await asyncio.gather(
+                *(play(engine, samples, seed) for seed, samples in enumerate(recordings))
+            )
+        for samples, events in zip(recordings, heard, strict=True):
+            assert finals(events)
+            for final in finals(events):
+                assert final.text == offline(model, final, samples)
+
+    async def test_speech_longer_than_the_encoder_takes(
+        self, model: ASRModel, clips: list[Clip]
+    ) -> None:
+        samples = np.concatenate([clip.samples for clip in clips[20:24]] * 2)
+        async with StreamingEngine(model) as engine:
+            events = await play(engine, samples, endpointing="manual")
+        text = said(events)
+        assert text == model.transcribe(heard_as(samples)).text
+        assert [final.continues for final in finals(events)][-1] is False
+        assert any(final.continues for final in finals(events))
+
+    async def test_packets_do_not_matter(self, model: ASRModel, clips: list[Clip]) -> None:
+        samples = padded(clips[5].samples)
+        async with StreamingEngine(model) as engine:
+            async with engine.stream() as stream:
+                for start in range(0, len(samples), 320):
+                    await stream.feed(pcm16(samples[start : start + 320]))
+                    await stream.flush()
+            slow = [event async for event in stream]
+            fast = await play(engine, samples, seed=9)
+        apart = (SpeechStarted, SpeechEnded, Final)
+        assert [e for e in slow if isinstance(e, apart)] == [
+            e for e in fast if isinstance(e, apart)
+        ]
+
+    @pytest.mark.parametrize(("rate", "channels"), [(8_000, 1), (24_000, 1), (48_000, 2)])
+    async def test_other_formats(
+        self, model: ASRModel, clips: list[Clip], rate: int, channels: int
+    ) -> None:
+        import soxr
+
+        samples = padded(clips[7].samples)
+        resampled = soxr.resample(samples, SECOND, rate)
+        data = pcm16(np.repeat(resampled[:, None], channels, axis=1).astype(np.float32))
+        async with StreamingEngine(model) as engine:
+            stream = engine.stream(rate, channels=channels)
+            async with stream:
+                for packet in packets(data, np.random.default_rng(1)):
+                    await stream.feed(packet)
+            events = [event async for event in stream]
+        (final,) = finals(events)
+        assert len(final.text.split()) >= 2
+
+
+class TestNoWordLost:
+    """The promise P3: at the edges, and in silence."""
+
+    async def test_cut_and_padded(self, model: ASRModel, clips: list[Clip]) -> None:
+        clip = clips[0]
+        async with StreamingEngine(model) as engine:
+            recordings = [
+                padded(clip.samples, 0.3 + shift * 0.02, 1.0) for shift in range(0, 25, 4)
+            ]
+            heard = await asyncio.gather(*(play(engine, samples) for samples in recordings))
+        texts = [said(events) for events in heard]
+        words = len(model.transcribe(heard_as(clip.samples)).text.split())
+        assert all(len(text.split()) == words for text in texts), texts
+
+    @pytest.mark.parametrize("level", [0.0, 0.003, 0.03])
+    async def test_noise_gives_no_words(self, model: ASRModel, level: float) -> None:
+        noise = np.random.default_rng(3).normal(0, 1, 10 * SECOND).astype(np.float32) * level
+        async with StreamingEngine(model) as engine:
+            assert said(await play(engine, noise)) == ""
+
+
+class TestCommands:
+    async def test_commit_ends_the_utterance_now(self, model: ASRModel, clips: list[Clip]) -> None:
+        async with StreamingEngine(model) as engine, engine.stream() as stream:
+            await stream.feed(pcm16(padded(clips[0].samples, 0.3, 0.0)))
+            assert await stream.commit() == 0
+            await stream.flush()
+            events = [await anext(aiter(stream))]
+            assert await stream.commit() is None
+        events += [event async for event in stream]
+        assert isinstance(events[-1], Final)
+
+    async def test_clear_forgets(self, model: ASRModel, clips: list[Clip]) -> None:
+        async with StreamingEngine(model) as engine, engine.stream() as stream:
+            await stream.feed(pcm16(padded(clips[0].samples, 0.3, 0.0)))
+            await stream.clear()
+            await stream.feed(pcm16(padded(clips[1].samples)))
+            await stream.close()
+            events = [event async for event in stream]
+        (final,) = finals(events)
+        assert final.utterance == 1
+        assert final.start >= len(clips[0].samples) / SECOND
+
+    async def test_flush_brings_everything_fed_before(
+        self, model: ASRModel, clips: list[Clip]
+    ) -> None:
+        async with StreamingEngine(model) as engine, engine.stream() as stream:
+            await stream.feed(pcm16(padded(clips[0].samples)))
+            await stream.flush()
+            assert stream.pending_s < 0.032
+            stream.drop()
+            events = [event async for event in stream]
+        assert isinstance(events[-1], Final)
+
+    async def test_settings_change_during_the_stream(
+        self, model: ASRModel, clips: list[Clip]
+    ) -> None:
+        async with StreamingEngine(model) as engine, engine.stream() as stream:
+            await stream.update(silence_ms=2_000)
+            await stream.feed(pcm16(padded(clips[0].samples, 0.3, 1.0)))
+            await stream.flush()
+            early = list(stream._events)
+            await stream.update(silence_ms=300)
+            await stream.feed(pcm16(np.zeros(SECOND // 4, dtype=np.float32)))
+            await stream.flush()
+            with pytest.raises(ConfigurationError, match="silence_ms"):
+                await stream.update(silence_ms=-5)
+            assert stream.settings.silence_ms == 300
+            await stream.close()
+            events = [event async for event in stream]
+        assert not finals(early)
+        assert len(finals(events)) == 1
+
+    async def test_close_finishes_what_is_pending(self, model: ASRModel, clips: list[Clip]) -> None:
+        async with StreamingEngine(model) as engine:
+            events = await play(engine, padded(clips[4].samples, 0.2, 0.0))
+        assert len(finals(events)) == 1
+
+    async def test_cancellation_drops_it(self, model: ASRModel, clips: list[Clip]) -> None:
+        async with StreamingEngine(model) as engine:
+            stream = engine.stream()
+
+            async def talk() -> None:
+                async with stream:
+                    await stream.feed(pcm16(padded(clips[0].samples, 0.2, 0.0)))
+                    await asyncio.Event().wait()
+
+            task = asyncio.create_task(talk())
+            await asyncio.sleep(0)
+            while not stream._live or stream._live.pending > 512:
+                await asyncio.sleep(0)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            assert engine.open_streams == 0
+            assert not finals([event async for event in stream])
+
+
+class TestBadInput:
+    @pytest.mark.parametrize(
+        ("arguments", "error"),
+        [
+            ({"sample_rate": 0}, AudioError),
+            ({"sample_rate": 1_000_000}, AudioError),
+            ({"channels": 3}, AudioError),
+            ({"encoding": "opus"}, AudioError),
+            ({"silence_ms": 0}, ConfigurationError),
+            ({"loudness": 3}, ConfigurationError),
+        ],
+    )
+    async def test_formats_and_settings_are_refused_at_once(
+        self, model: ASRModel, arguments: dict[str, Any], error: type[Exception]
+    ) -> None:
+        async with StreamingEngine(model) as engine:
+            with pytest.raises(error):
+                engine.stream(**arguments)
+
+    async def test_a_bad_packet_is_left_out_and_the_stream_goes_on(
+        self, model: ASRModel, clips: list[Clip]
+    ) -> None:
+        samples = padded(clips[0].samples)
+        middle = len(samples) // 2
+        bad = np.full(100, np.nan, dtype=np.float32)
+        async with StreamingEngine(model) as engine:
+            async with engine.stream(encoding="float32") as stream:
+                await stream.feed(samples[:middle])
+                with pytest.raises(AudioError):
+                    await stream.feed(bad)
+                with pytest.raises(AudioError):
+                    await stream.feed(b"")
+                await stream.feed(samples[middle:])
+            events = [event async for event in stream]
+        (final,) = finals(events)
+        begin, end = round(final.audio_start * SECOND), round(final.audio_end * SECOND)
+        assert final.text == model.transcribe(samples[begin:end]).text
+
+    async def test_feeding_after_close(self, model: ASRModel) -> None:
+        async with StreamingEngine(model) as engine:
+            async with engine.stream() as stream:
+                pass
+            with pytest.raises(StreamClosedError):
+                await stream.feed(b"\0\0")
+
+    async def test_a_closed_engine(self, model: ASRModel) -> None:
+        engine = StreamingEngine(model)
+        with pytest.raises(EngineClosedError):
+            await engine.stream().open()
+        async with engine:
+            stream = await engine.stream().open()
+        with pytest.raises(StreamClosedError):
+            await stream.feed(b"\0\0")
+        with pytest.raises(EngineClosedError):
+            await engine.open()
+
+
+class TestLimits:
+    async def test_one_stream_too_many(self, model: ASRModel) -> None:
+        async with StreamingEngine(model, EngineSettings(max_streams=2)) as engine:
+            first = await engine.stream().open()
+            await engine.stream().open()
+            with pytest.raises(EngineFullError, match="max_streams"):
+                await engine.stream().open()
+            await first.close()
+            await engine.stream().open()
+
+    async def test_a_flood_waits_and_loses_nothing(
+        self, model: ASRModel, clips: list[Clip]
+    ) -> None:
+        samples = np.concatenate([padded(clip.samples, 0.2, 0.8) for clip in clips[:6]])
+        async with StreamingEngine(model, EngineSettings(max_pending_s=1.0)) as engine:
+            most = 0.0
+            async with engine.stream() as stream:
+                for start in range(0, len(samples), 4_000):
+                    await stream.feed(pcm16(samples[start : start + 4_000]))
+                    most = max(most, stream.pending_s)
+            events = [event async for event in stream]
+        assert most <= 1.0
+        assert len(finals(events)) == 6
+        for final in finals(events):
+            assert final.text == offline(model, final, samples)
+
+    async def test_events_that_nobody_reads(self, model: ASRModel, clips: list[Clip]) -> None:
+        samples = padded(clips[13].samples, 0.2, 0.7)
+        async with StreamingEngine(model, EngineSettings(max_unread_events=10)) as engine:
+            stream = await engine.stream().open()
+            with pytest.raises((UnreadEventsError, StreamClosedError)):
+                for _ in range(10):
+                    await stream.feed(pcm16(samples))
+                    await stream.flush()
+            last = [event async for event in stream][-1]
+            assert isinstance(last, Failed)
+            assert isinstance(last.error, UnreadEventsError)
+            assert engine.open_streams == 0
+
+
+class TestAloneInCompany:
+    """The promise P6: a stream that breaks leaves the others' texts as they are."""
+
+    async def test_a_stream_whose_pass_raises(
+        self, model: ASRModel, clips: list[Clip], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        recordings = [padded(clip.samples) for clip in clips[:5]]
+        async with StreamingEngine(model) as engine:
+            alone = [said(await play(engine, samples)) for samples in recordings]
+            runner = engine._need_runner()
+            passes = runner.run_partials
+            victims: list[LiveStream] = []
+
+            # A fake, for no audio makes the model raise: the first stream's third pass breaks.
+            def breaking(streams: Any) -> None:
+                victims.extend(s for s in streams if not victims and s.detector.position > SECOND)
+                if any(stream is victims[0] for stream in streams if victims):
+                    raise RuntimeError("broken on purpose")
+                passes(streams)
+
+            monkeypatch.setattr(runner, "run_partials", breaking)
+            heard = await asyncio.gather(
+                *(play(engine, samples) for samples in recordings), return_exceptions=True
+            )
+        failed = [events for events in heard if isinstance(events, BaseException)]
+        assert len(failed) == 1
+        assert isinstance(failed[0], StreamFailedError | StreamClosedError)
+        for text, events in zip(alone, heard, strict=True):
+            if not isinstance(events, BaseException):
+                assert said(events) == text
+
+    async def test_a_stream_that_stalls_and_one_that_vanishes(
+        self, model: ASRModel, clips: list[Clip]
+    ) -> None:
+        samples = padded(clips[2].samples)
+        async with StreamingEngine(model) as engine:
+            alone = said(await play(engine, samples))
+            stalled = await engine.stream().open()
+            await stalled.feed(pcm16(padded(clips[3].samples, 0.2, 0.0)))
+            vanished = await engine.stream().open()
+            await vanished.feed(pcm16(padded(clips[3].samples, 0.2, 0.0)))
+            vanished.drop()
+            assert said(await play(engine, samples)) == alone
+
+    async def test_memory_comes_back(self, model: ASRModel, clips: list[Clip]) -> None:
+        data = pcm16(padded(clips[0].samples[: SECOND // 2], 0.1, 0.0))
+        async with StreamingEngine(model) as engine:
+            references: list[weakref.ref[LiveStream]] = []
+            for number in range(200):
+                stream = await engine.stream().open()
+                assert stream._live is not None
+                references.append(weakref.ref(stream._live))
+                await stream.feed(data)
+                if number % 3 == 0:
+                    await stream.flush()
+                stream.drop()
+            async with engine.stream() as stream:
+                await stream.flush()
+            del stream
+            gc.collect()
+            assert not [reference for reference in references if reference() is not None]
+            assert engine._need_runner().decoder.open_slots == 0
+
+
+async def test_the_event_loop_is_never_kept_waiting(
+    model: ASRModel, clips: list[Clip], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """CPU time of the loop's own callbacks: that of the worker does not count, nor other programs'."""
+    longest = 0.0
+    run = asyncio.events.Handle._run
+
+    def measured(handle: asyncio.Handle) -> None:
+        nonlocal longest
+        before = time.thread_time()
+        run(handle)
+        longest = max(longest, time.thread_time() - before)
+
+    async with StreamingEngine(model) as engine:
+        monkeypatch.setattr(asyncio.events.Handle, "_run", measured)
+        await asyncio.gather(*(play(engine, padded(clip.samples)) for clip in clips[:8]))
+        async with engine.stream(48_000) as stream:
+            await stream.feed(bytes(2 * 48_000 * 20))
+        monkeypatch.undo()
+    assert 0.0 < longest < 0.020
+
+
+async def test_by_name_it_loads_the_model_itself() -> None:
+    async with StreamingEngine("embedded", device="cpu", dtype="float32") as engine:
+        assert engine.ready
+        assert engine.model.dtype is not None
+    assert not engine.ready
+
+
+async def test_a_recording_of_the_command_line(model: ASRModel) -> None:
+    from tinyvoice.cli.demo import RECORDING, SPOKEN
+
+    audio = load_audio(RECORDING)
+    async with StreamingEngine(model) as engine:
+        text = said(await play(engine, padded(audio.samples)))
+    assert text == SPOKEN
