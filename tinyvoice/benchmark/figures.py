@@ -1,0 +1,184 @@
+"""Figures of a run, in the words of :mod:`tinyvoice.metrics`, ready for JSON.
+
+Everything is a dataclass of plain values: ``dataclasses.asdict`` of it is the benchmark's record.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from itertools import chain
+
+import numpy as np
+
+from tinyvoice.audio.files import SAMPLE_RATE
+from tinyvoice.benchmark.harness import Run
+from tinyvoice.benchmark.load import Lateness
+from tinyvoice.benchmark.observation import texts_by_place
+from tinyvoice.benchmark.speech import Clip
+from tinyvoice.benchmark.timeline import render
+from tinyvoice.metrics import (
+    Distribution,
+    PairedDifference,
+    WordErrors,
+    delta_wer,
+    distribution,
+    first_partial,
+    first_stable_word,
+    partial_intervals,
+    partial_lags,
+    revision_rate,
+    stable_prefix_rate,
+    streams_held,
+    time_to_final,
+    ttfs,
+    word_error_rate,
+    word_errors,
+)
+
+LATENCIES = (
+    "time_to_final",
+    "ttfs",
+    "first_partial",
+    "first_stable_word",
+    "partial_lag",
+    "partial_interval",
+)
+"""Names of the metrics that have a distribution."""
+
+Transcribe = Callable[[Sequence[np.ndarray]], list[str]]
+"""Offline transcripts of 16 kHz mono float32 clips."""
+
+
+@dataclass(frozen=True)
+class TextFigures:
+    """How right the texts are; None where nothing is known of what was said."""
+
+    wer_streamed: float | None
+    wer_offline: float | None
+    delta_wer: PairedDifference | None
+    same_as_offline: float | None
+    """Share of finals that are, by characters, the offline transcript of the same audio."""
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What one run showed."""
+
+    streams: int
+    seconds: float
+    """From the first packet to the end."""
+    utterances: int
+    latencies: dict[str, Distribution | None]
+    """By the names of :data:`LATENCIES`."""
+    first_final: float | None
+    """Time to final of the first utterance after the engine was opened."""
+    compute: float
+    loop_blocked: float | None
+    revision_rate: float | None
+    stable_prefix_rate: float | None
+    held: bool
+    reason: str
+    """Why the streams were not held."""
+    refused: int
+    failures: list[str] = field(default_factory=list)
+    lost: int = 0
+    lateness: Lateness | None = None
+    text: TextFigures | None = None
+    interrupted: bool = False
+
+
+def figures_of(run: Run, silence_s: float, *, with_text: bool = True) -> Figures:
+    """Figures of a run whose endpointing waits for ``silence_s`` of silence.
+
+    Without ``with_text`` the figures that depend on the words are left out: random weights write
+    words that mean nothing.
+    """
+    records = [item.record for stream in run.heard for item in stream]
+    spread = {
+        "time_to_final": distribution(map(time_to_final, records)),
+        "ttfs": distribution(ttfs(record, silence_s) for record in records),
+        "first_partial": distribution(map(first_partial, records)),
+        "first_stable_word": distribution(map(first_stable_word, records)),
+        "partial_lag": distribution(chain.from_iterable(map(partial_lags, records))),
+        "partial_interval": distribution(chain.from_iterable(map(partial_intervals, records))),
+    }
+    verdict = streams_held(
+        spread["time_to_final"],
+        spread["partial_interval"],
+        refused=run.refused,
+        failed=len(run.failures),
+        lost=run.lost,
+    )
+    first = min(records, key=lambda record: record.received, default=None)
+    return Figures(
+        streams=len(run.plan.timelines),
+        seconds=run.wall_s,
+        utterances=len(records),
+        latencies=spread,
+        first_final=None if first is None else time_to_final(first),
+        compute=run.cpu_s / run.audio_s if run.audio_s else 0.0,
+        loop_blocked=run.loop_blocked_s,
+        revision_rate=revision_rate(records) if with_text else None,
+        stable_prefix_rate=stable_prefix_rate(records) if with_text else None,
+        held=verdict.held,
+        reason=verdict.reason,
+        refused=run.refused,
+        failures=run.failures[:3],
+        lost=run.lost,
+        lateness=run.lateness,
+        interrupted=run.interrupted,
+    )
+
+
+def text_figures(run: Run, clips: Sequence[Clip], transcribe: Transcribe) -> TextFigures:
+    """Word error rates of a run, beside those of the same clips transcribed whole."""
+    said = [(clip, text) for clip in clips if (text := clip.text) is not None]
+    offline = dict(
+        zip(
+            (clip.name for clip, _ in said),
+            transcribe([clip.samples for clip, _ in said]),
+            strict=True,
+        )
+    )
+    streamed_errors: dict[str, list[WordErrors]] = {}
+    for timeline, heard in zip(run.plan.timelines, run.heard, strict=True):
+        for place, text in texts_by_place(heard).items():
+            clip = clips[timeline.placed[place].clip]
+            if clip.text is not None:
+                streamed_errors.setdefault(clip.name, []).append(word_errors(clip.text, text))
+    # A clip that was played several times counts as one when utterances are drawn: its repetitions
+    # are no further evidence.
+    streamed, whole = [], []
+    for clip, text in said:
+        found = streamed_errors.get(clip.name, [])
+        if found:
+            one = word_errors(text, offline[clip.name])
+            streamed.append(_sum(found))
+            whole.append(WordErrors(one.edits * len(found), one.words * len(found)))
+    return TextFigures(
+        word_error_rate(streamed),
+        word_error_rate(whole),
+        delta_wer(streamed, whole),
+        same_as_offline(run, transcribe),
+    )
+
+
+def same_as_offline(run: Run, transcribe: Transcribe) -> float | None:
+    """Share of finals that equal the offline transcript of the audio they say they stand for."""
+    finals, pieces = [], []
+    for timeline, heard in zip(run.plan.timelines, run.heard, strict=True):
+        for item in heard:
+            begin = round(item.final.audio_start * SAMPLE_RATE)
+            end = round(item.final.audio_end * SAMPLE_RATE)
+            audio = render(timeline, run.plan.sounds, begin, end)
+            pieces.append(audio.astype(np.float32) / 32768.0)
+            finals.append(item.final.text)
+    if not finals:
+        return None
+    texts = transcribe(pieces)
+    return sum(a == b for a, b in zip(finals, texts, strict=True)) / len(finals)
+
+
+def _sum(errors: Sequence[WordErrors]) -> WordErrors:
+    return WordErrors(sum(e.edits for e in errors), sum(e.words for e in errors))

@@ -1,0 +1,262 @@
+"""The benchmark's parts, one after the other, and the record of what they showed.
+
+Each part opens the engine anew, runs, and adds to a :class:`Report`. Ctrl-C ends the part that is
+running with what it has, and leaves out those behind it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+
+from tinyvoice.audio.files import SAMPLE_RATE
+from tinyvoice.benchmark.baseline import GrowingBufferEngine
+from tinyvoice.benchmark.figures import Figures, figures_of, text_figures
+from tinyvoice.benchmark.harness import (
+    Engine,
+    Run,
+    RunSettings,
+    paced_run,
+    stopping_on_interrupt,
+)
+from tinyvoice.benchmark.machine import Machine, describe_machine
+from tinyvoice.benchmark.soak import SoakFigures, soak
+from tinyvoice.benchmark.speech import Clip, of_length
+from tinyvoice.engine.engine import StreamingEngine
+from tinyvoice.engine.settings import EngineSettings
+from tinyvoice.model.modeling import ASRModel
+from tinyvoice.model.random_weights import peak_memory_bytes
+
+ENGINE, BASELINE = "engine", "baseline"
+
+COMPARED_LENGTHS: dict[str, tuple[float, float]] = {"3 s": (1.5, 4.5), "10 s": (8.0, 13.0)}
+"""Utterances that compute is compared at, by their bounds in seconds."""
+
+STREAMS_LIMIT = 2_048
+REFINEMENTS = 3
+"""Bisections after doubling has found a number that is not held."""
+
+Say = Callable[[str, float], None]
+"""Told what is going on, and the share of it that is over."""
+
+
+@dataclass(frozen=True)
+class ModelNote:
+    """What was measured."""
+
+    name: str
+    parameters: int
+    device: str
+    dtype: str
+    encoder: str
+    threads: int | None
+    random_weights: bool
+
+
+@dataclass(frozen=True)
+class Compute:
+    """Processor seconds per second of audio at utterances of one length."""
+
+    utterances: str
+    engine: float
+    baseline: float
+
+    @property
+    def ratio(self) -> float:
+        """How many times as much the baseline computes."""
+        return self.baseline / self.engine if self.engine else float("inf")
+
+
+@dataclass
+class Report:
+    """Everything that was measured; None and empty where it was not."""
+
+    date: str
+    machine: Machine
+    model: ModelNote
+    speech: str
+    settings: dict[str, Any]
+    single: Figures | None = None
+    peak_memory: int | None = None
+    baseline_single: Figures | None = None
+    compute: list[Compute] = field(default_factory=list)
+    streams: dict[str, list[Figures]] = field(default_factory=dict)
+    """By :data:`ENGINE` and :data:`BASELINE`, in the order of their numbers."""
+    held: dict[str, int] = field(default_factory=dict)
+    """The largest number of streams held of those tried; 0 where none was."""
+    soak: SoakFigures | None = None
+    interrupted: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        """All of it as plain values."""
+        return asdict(self)
+
+
+@dataclass
+class Suite:
+    """Measures one model on one set of speech."""
+
+    model: ASRModel
+    clips: Sequence[Clip]
+    engine_settings: EngineSettings
+    run_settings: RunSettings
+    """Of every run, apart from the number of streams and the length."""
+    silence_s: float
+    report: Report
+    say: Say = lambda _what, _share: None
+
+    def stopped(self) -> bool:
+        """Whether Ctrl-C has ended it."""
+        return self.report.interrupted
+
+    @property
+    def with_text(self) -> bool:
+        """Whether words mean something."""
+        return not self.report.model.random_weights
+
+    # --- parts -----------------------------------------------------------------------------------
+
+    def measure_single(self, seconds: float, baseline: bool) -> None:
+        """One stream: latencies, texts, compute, memory; the baseline beside it."""
+        run = self._run(ENGINE, self.clips, "one stream", seconds=seconds)
+        self.report.peak_memory = peak_memory_bytes(self.model.device)
+        self.report.single = self._with_text(run)
+        if baseline and not self.stopped():
+            run = self._run(BASELINE, self.clips, "one stream of the baseline", seconds=seconds)
+            self.report.baseline_single = self._with_text(run)
+
+    def compare_compute(self, seconds: float) -> None:
+        """Compute per second of audio of engine and baseline, at short and long utterances."""
+        for name, bounds in COMPARED_LENGTHS.items():
+            clips = of_length(self.clips, *bounds)
+            if not clips or self.stopped():
+                continue
+            costs = {}
+            for kind in (ENGINE, BASELINE):
+                what = f"compute of the {kind} at utterances of {name}"
+                run = self._run(kind, clips, what, seconds=seconds, probe=False)
+                if self.stopped():
+                    return
+                costs[kind] = figures_of(run, self.silence_s, with_text=False).compute
+            self.report.compute.append(Compute(name, costs[ENGINE], costs[BASELINE]))
+
+    def measure_streams(self, kind: str, numbers: Sequence[int] | None, seconds: float) -> None:
+        """Runs at several numbers of streams; None searches for the largest that is held."""
+        tried: dict[int, Figures] = {}
+
+        def held(streams: int) -> bool:
+            if streams not in tried:
+                what = f"{streams} streams" + (" of the baseline" if kind == BASELINE else "")
+                run = self._run(kind, self.clips, what, streams=streams, seconds=seconds)
+                tried[streams] = figures_of(run, self.silence_s, with_text=self.with_text)
+                self.report.streams[kind] = [tried[number] for number in sorted(tried)]
+                if not self.stopped():
+                    holding = [number for number, found in tried.items() if found.held]
+                    self.report.held[kind] = max(holding, default=0)
+            return tried[streams].held
+
+        if numbers is None:
+            search_held(held, self.stopped)
+            return
+        for number in numbers:
+            if not self.stopped():
+                held(number)
+
+    def run_soak(self, minutes: int) -> None:
+        """Continuous talk, faster than real time."""
+
+        async def part(engine: Engine, stop: asyncio.Event) -> SoakFigures:
+            settings = dict(self.run_settings.stream)
+            return await soak(
+                engine,
+                self.clips,
+                minutes,
+                settings,
+                stop,
+                lambda share: self.say(f"{minutes} minutes of continuous talk", share),
+            )
+
+        self.say(f"{minutes} minutes of continuous talk", 0.0)
+        self.report.soak = asyncio.run(self._with_engine(ENGINE, part))
+        self.report.interrupted = self.report.interrupted or self.report.soak.interrupted
+
+    # --- one run ---------------------------------------------------------------------------------
+
+    def _run(self, kind: str, clips: Sequence[Clip], what: str, **changes: Any) -> Run:
+        base = self.run_settings
+        settings = RunSettings(**{**asdict(base), "stream": dict(base.stream), **changes})
+        self.say(what, 0.0)
+
+        async def part(engine: Engine, stop: asyncio.Event) -> Run:
+            report = lambda share: self.say(what, share)  # noqa: E731
+            return await paced_run(engine, clips, settings, stop, report)
+
+        run = asyncio.run(self._with_engine(kind, part))
+        self.report.interrupted = self.report.interrupted or run.interrupted
+        return run
+
+    async def _with_engine(
+        self, kind: str, part: Callable[[Engine, asyncio.Event], Coroutine[Any, Any, Any]]
+    ) -> Any:
+        made = {ENGINE: StreamingEngine, BASELINE: GrowingBufferEngine}[kind]
+        engine = made(self.model, self.engine_settings)
+        async with stopping_on_interrupt() as stop, engine:
+            return await part(engine, stop)
+
+    def _with_text(self, run: Run) -> Figures:
+        figures = figures_of(run, self.silence_s, with_text=self.with_text)
+        if not self.with_text or not figures.utterances:
+            return figures
+        self.say("offline transcripts of the same speech", 0.0)
+        text = text_figures(run, self.clips, self._offline)
+        return Figures(**{**vars(figures), "text": text})
+
+    def _offline(self, sounds: Sequence[np.ndarray]) -> list[str]:
+        found = self.model.transcribe(list(sounds), sample_rate=SAMPLE_RATE)
+        return [transcript.text for transcript in found] if isinstance(found, list) else []
+
+
+def search_held(held: Callable[[int], bool], stopped: Callable[[], bool]) -> None:
+    """Try numbers of streams until the largest that is held is known well enough.
+
+    Doubles until one is not held, then bisects :data:`REFINEMENTS` times.
+    """
+    low, high = 0, 1
+    while not stopped() and high <= STREAMS_LIMIT and held(high):
+        low, high = high, high * 2
+    for _ in range(REFINEMENTS):
+        middle = (low + high) // 2
+        if stopped() or low == 0 or middle in (low, high):
+            return
+        if held(middle):
+            low = middle
+        else:
+            high = middle
+
+
+def new_report(
+    model: ASRModel,
+    name: str,
+    speech: str,
+    engine_settings: EngineSettings,
+    settings: dict[str, Any],
+    *,
+    random_weights: bool,
+) -> Report:
+    """A report of which nothing is known yet but what is measured, where, and how."""
+    note = ModelNote(
+        name=name,
+        parameters=sum(parameter.numel() for parameter in model.parameters()),
+        device=str(model.device),
+        dtype=str(model.dtype).removeprefix("torch."),
+        encoder=engine_settings.encoder,
+        threads=engine_settings.threads,
+        random_weights=random_weights,
+    )
+    date = datetime.now(UTC).strftime("%Y-%m-%d")
+    return Report(date, describe_machine(model.device), note, speech, settings)
