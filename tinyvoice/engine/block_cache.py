@@ -13,17 +13,16 @@ matrix, without padding, and only attention is done stream by stream, on views o
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from transformers.models.glmasr.modeling_glmasr import apply_rotary_pos_emb
 
-from tinyvoice.engine.encoder_state import EncoderState, KeyValueCache
+from tinyvoice.engine.encoder_state import EncoderState
 from tinyvoice.engine.features import IncrementalLogMel
+from tinyvoice.engine.packed_layers import PackedLayers, Segment, Span
 from tinyvoice.engine.projection import AudioEmbeddings, IncrementalProjection
 from tinyvoice.errors import ConfigurationError
 from tinyvoice.model.encoder import convolve_features, encoder_lengths
@@ -34,33 +33,6 @@ DEFAULT_BLOCK_FRAMES = 12
 # The second convolution halves the rate; both together reach two feature frames to either side.
 MEL_PER_FRAME = 2
 CONTEXT_MEL = 2
-
-
-@dataclass(frozen=True)
-class Segment:
-    """Rows of the packed matrix that attend to the same keys: a block, or what there is of one."""
-
-    stream: int
-    start: int
-    end: int
-    keys: int
-    """Frames of the utterance that the rows see, from its beginning."""
-
-
-@dataclass(frozen=True)
-class Span:
-    """Where one stream's frames are."""
-
-    start: int
-    end: int
-    """Rows of the packed matrix."""
-    first: int
-    """The first of them as a frame of its utterance."""
-
-    @property
-    def last(self) -> int:
-        """The frame of the utterance behind the last row."""
-        return self.first + self.end - self.start
 
 
 class BlockCacheEncoder:
@@ -84,30 +56,19 @@ class BlockCacheEncoder:
             )
         self.block_frames = block_frames
         self._tower: Any = model.audio_tower
-        self._config: Any = self._tower.config
         self._weight: Tensor = self._tower.conv1.weight
         self._log_mel = IncrementalLogMel(model.need_processor(), self._weight.device)
         self._projection = IncrementalProjection(model)
-        attention = self._tower.layers[0].self_attn
-        self._head_dim: int = attention.head_dim
-        self._key_heads: int = self._config.num_key_value_heads
-        self._rotary = self._rotary_table(KeyValueCache.FIRST_FRAMES)
+        self._layers = PackedLayers(self._tower)
 
     def new_state(self) -> EncoderState:
         """The state of a new utterance."""
-        cache = KeyValueCache(
-            len(self._tower.layers),
-            self._key_heads,
-            self._head_dim,
-            self._weight.device,
-            self._weight.dtype,
-        )
         return EncoderState(
             self._log_mel.new_state(),
             self._projection.new_state(),
             self._weight.new_empty(0, self._log_mel.mels),
             self._projection.no_embeddings(),
-            cache=cache,
+            cache=self._layers.new_cache(),
         )
 
     @torch.inference_mode()
@@ -170,16 +131,8 @@ class BlockCacheEncoder:
     def _encode(self, states: Sequence[EncoderState], mels: Sequence[Tensor]) -> list[Tensor]:
         """Each stream's encoder frames from its first that is not final, ``(frames, width)``."""
         hidden, spans = self._convolve(states, mels)
-        segments = self._segments(spans)
         caches = [state.cache for state in states if state.cache is not None]
-        for cache, span in zip(caches, spans, strict=True):
-            cache.reserve(span.last)
-        rotary = self._rotary_rows(spans)
-        for index, layer in enumerate(self._tower.layers):
-            normed = layer.input_layernorm(hidden)
-            hidden = hidden + self._attend(index, layer, normed, rotary, spans, segments, caches)
-            hidden = hidden + layer.mlp(layer.post_attention_layernorm(hidden))
-        hidden = self._tower.norm(hidden)
+        hidden = self._layers(hidden, spans, self._segments(spans), caches)
         return [hidden[span.start : span.end] for span in spans]
 
     def _convolve(
@@ -204,61 +157,7 @@ class BlockCacheEncoder:
         """The packed rows block by block; each stream begins at the start of a block."""
         segments = []
         for stream, span in enumerate(spans):
-            for start in range(span.start, span.end, self.block_frames):
-                end = min(start + self.block_frames, span.end)
-                segments.append(Segment(stream, start, end, span.first + end - span.start))
+            for first in range(span.first, span.last, self.block_frames):
+                keys = min(first + self.block_frames, span.last)
+                segments.append(Segment(stream, keys - first, keys))
         return segments
-
-    def _attend(
-        self,
-        index: int,
-        layer: Any,
-        normed: Tensor,
-        rotary: tuple[Tensor, Tensor],
-        spans: Sequence[Span],
-        segments: Sequence[Segment],
-        caches: Sequence[KeyValueCache],
-    ) -> Tensor:
-        """Self-attention of one layer, (frames, width) to the same; fills the caches."""
-        attention = layer.self_attn
-        queries = attention.q_proj(normed).unflatten(-1, (-1, self._head_dim))
-        keys = attention.k_proj(normed).unflatten(-1, (-1, self._head_dim))
-        values = attention.v_proj(normed).unflatten(-1, (-1, self._head_dim))
-        queries, keys = apply_rotary_pos_emb(queries, keys, *rotary, unsqueeze_dim=1)
-        pairs = torch.stack((keys, values)).transpose(1, 2)
-        for cache, span in zip(caches, spans, strict=True):
-            cache.storage[index, :, :, span.first : span.last] = pairs[:, :, span.start : span.end]
-        queries = queries.transpose(0, 1)[None]
-        outputs = []
-        for segment in segments:
-            seen = caches[segment.stream].storage[index, :, :, : segment.keys]
-            outputs.append(
-                nn.functional.scaled_dot_product_attention(
-                    queries[:, :, segment.start : segment.end],
-                    seen[None, 0],
-                    seen[None, 1],
-                    scale=attention.scaling,
-                    enable_gqa=attention.num_key_value_groups > 1,
-                )
-            )
-        output = outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=2)
-        return attention.o_proj(output[0].transpose(0, 1).flatten(1))
-
-    def _rotary_table(self, frames: int) -> tuple[Tensor, Tensor]:
-        """Cosines and sines of the first positions, each (frames, rotary width)."""
-        positions = torch.arange(frames, device=self._weight.device)[None]
-        cosines, sines = self._tower.rotary_emb(self._weight, position_ids=positions)
-        return cosines[0], sines[0]
-
-    def _rotary_rows(self, spans: Sequence[Span]) -> tuple[Tensor, Tensor]:
-        """Cosines and sines of the packed rows."""
-        furthest = max(span.last for span in spans)
-        if furthest > len(self._rotary[0]):
-            self._rotary = self._rotary_table(2 * furthest)
-        cosines, sines = self._rotary
-        if len(spans) == 1:
-            rows = slice(spans[0].first, spans[0].last)
-            return cosines[rows], sines[rows]
-        places = torch.cat([torch.arange(span.first, span.last) for span in spans])
-        places = places.to(cosines.device)
-        return cosines[places], sines[places]
