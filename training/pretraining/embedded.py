@@ -58,7 +58,7 @@ from training.pretraining.loop import (
     save_weights,
     wait_for_processes,
 )
-from training.pretraining.texts import DIGIT_STRINGS, RECORDED_DIGITS, make_corpora
+from training.pretraining.texts import RECORDED_DIGITS, WITHOUT_PHONEMES, make_corpora
 from training.pretraining.tokenizer import train_tokenizer
 from training.synthesis.corpus import MANIFEST
 
@@ -314,12 +314,8 @@ def _manifests(work: Path) -> list[Path]:
 
 
 def _timed(work: Path) -> list[Path]:
-    """Manifests with phonemes: the synthesised ones."""
-    return [
-        path
-        for path in _manifests(work)
-        if path.parent.name not in (RECORDED_DIGITS, DIGIT_STRINGS)
-    ]
+    """Manifests with phonemes."""
+    return [path for path in _manifests(work) if path.parent.name not in WITHOUT_PHONEMES]
 
 
 def _texts(manifest: Path) -> list[str]:

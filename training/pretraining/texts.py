@@ -13,15 +13,18 @@ import io
 import json
 import random
 import tarfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import soundfile
 
 from tinyvoice.audio.files import SAMPLE_RATE
 from tinyvoice.audio.resample import resample
+from training.data.augmentation import Clip
+from training.data.corpora import read_samples
+from training.data.manifest import Utterance, read_manifest
 from training.synthesis.corpus import MANIFEST, CorpusSettings, make_corpus, plan
 from training.synthesis.grammar import sentences
 from training.synthesis.voices import TRAINING_VOICES
@@ -32,8 +35,12 @@ DIGITS = "zero one two three four five six seven eight nine".split()
 FSDD_HELD_OUT = ("theo", "yweweler")
 """Speakers of the digit recordings that are never trained on."""
 
-RECORDED_DIGITS, DIGIT_STRINGS = "fsdd", "fsdd-strings"
-"""Corpora of recorded digits: one by one, and strung together."""
+RECORDED_DIGITS, DIGIT_STRINGS, LONG = "fsdd", "fsdd-strings", "long"
+"""Corpora of recorded digits, one by one and strung together, and of sentences strung together."""
+
+WITHOUT_PHONEMES = (RECORDED_DIGITS, DIGIT_STRINGS, LONG)
+
+STRINGS_A_SHARD = 400
 
 WORD_LIST = Path("/usr/share/dict/american-english")
 """Where the Debian package wamerican puts its words."""
@@ -107,7 +114,10 @@ def make_corpora(
     if data is not None and (data / "fsdd.tar.gz").exists():
         recordings = unpack_digits(data / "fsdd.tar.gz", folder / RECORDED_DIGITS)
         manifests.append(recordings)
-        manifests.append(string_digits(recordings, folder / DIGIT_STRINGS, draw))
+        manifests.append(string_clips([recordings], folder / DIGIT_STRINGS, draw, DIGITS_TOGETHER))
+    sentences_of = [path for path in manifests if path.parent.name in ("clinc", "books", "grammar")]
+    longer = replace(LONG_SPEECH, strings=round(LONG_SPEECH.strings * scale))
+    manifests.append(string_clips(sentences_of, folder / LONG, draw, longer))
     return manifests
 
 
@@ -147,41 +157,81 @@ def unpack_digits(archive: Path, folder: Path) -> Path:
     return manifest
 
 
-def string_digits(recordings: Path, folder: Path, draw: random.Random, strings: int = 4000) -> Path:
-    """Strings of two to five digits of one speaker each, 0.05 to 0.4 s apart.
+@dataclass(frozen=True)
+class StringSettings:
+    """How clips are strung together: how many strings, of how many clips, and how far apart."""
 
-    ``recordings`` is the manifest of `unpack_digits`. A digit alone is over before a model has
-    anything to go by; in a string the same few human voices are heard for seconds.
+    strings: int
+    clips: tuple[int, int]
+    pause_s: tuple[float, float]
+    longest_s: float = 28.0
+
+
+DIGITS_TOGETHER = StringSettings(4000, clips=(2, 5), pause_s=(0.05, 0.4))
+"""A digit alone is over before a model has anything to go by; in a string the same few human voices
+are heard for seconds."""
+
+LONG_SPEECH = StringSettings(2500, clips=(2, 12), pause_s=(0.0, 0.4))
+"""No sentence of the texts is longer than nine seconds, and people speak longer than that."""
+
+
+def string_clips(
+    manifests: Sequence[Path], folder: Path, draw: random.Random, settings: StringSettings
+) -> Path:
+    """Clips of one voice strung together; returns the new manifest.
+
+    Word times move along; a string with a clip that has none has none. Phonemes are left out:
+    frame-level pretraining has them in the clips already.
     """
     manifest = folder / MANIFEST
     if manifest.exists():
         return manifest
     folder.mkdir(parents=True, exist_ok=True)
-    audio, _ = soundfile.read(recordings.parent / "recordings.wav", dtype="float32")
-    speakers: dict[str, list[dict[str, Any]]] = {}
-    for line in recordings.open(encoding="utf-8"):
-        record = json.loads(line)
-        speakers.setdefault(record["voice"], []).append(record)
-    labels, pieces, offset = [], [], 0
-    for _ in range(strings):
-        voice = draw.choice(sorted(speakers))
-        said = draw.choices(speakers[voice], k=draw.randint(2, 5))
-        parts = []
-        for record in said:
-            start = round(record["offset"] * SAMPLE_RATE)
-            pause = np.zeros(round(draw.uniform(0.05, 0.4) * SAMPLE_RATE), dtype=np.float32)
-            parts += [audio[start : start + round(record["duration"] * SAMPLE_RATE)], pause]
-        samples = np.concatenate(parts)
-        label = {
-            "audio_filepath": "strings.wav",
-            "offset": offset / SAMPLE_RATE,
-            "duration": len(samples) / SAMPLE_RATE,
-            "text": " ".join(record["text"] for record in said),
-            "voice": voice,
-        }
-        labels.append(json.dumps(label) + "\n")
-        pieces.append(samples)
-        offset += len(samples)
-    soundfile.write(folder / "strings.wav", np.concatenate(pieces), SAMPLE_RATE, subtype="PCM_16")
+    voices: dict[str, list[Utterance]] = {}
+    for path in manifests:
+        for utterance in read_manifest(path).utterances:
+            voices.setdefault(str(utterance.voice), []).append(utterance)
+    labels = []
+    for shard in range(0, settings.strings, STRINGS_A_SHARD):
+        name, offset = f"shard-{shard:05d}.wav", 0
+        with soundfile.SoundFile(folder / name, "w", SAMPLE_RATE, 1, subtype="PCM_16") as file:
+            for _ in range(min(STRINGS_A_SHARD, settings.strings - shard)):
+                voice = draw.choice(sorted(voices))
+                count = draw.randint(*settings.clips)
+                string = join_clips(draw.choices(voices[voice], k=count), draw, settings)
+                file.write(string.samples)
+                label = {
+                    "audio_filepath": name,
+                    "offset": offset / SAMPLE_RATE,
+                    "duration": string.duration,
+                    "text": string.text,
+                    "voice": voice,
+                }
+                if string.words is not None:
+                    label["words"] = [[w, round(b, 3), round(e, 3)] for w, b, e in string.words]
+                labels.append(json.dumps(label) + "\n")
+                offset += len(string.samples)
     manifest.write_text("".join(labels))
     return manifest
+
+
+def join_clips(
+    utterances: Sequence[Utterance], draw: random.Random, settings: StringSettings
+) -> Clip:
+    """The utterances one behind the other, as many as fit into the longest string."""
+    pieces: list[Clip] = []
+    position = 0.0
+    for utterance in utterances:
+        samples = read_samples(utterance)
+        if pieces and position + len(samples) / SAMPLE_RATE > settings.longest_s:
+            break
+        pause = round(draw.uniform(*settings.pause_s) * SAMPLE_RATE)
+        clip = Clip(samples, utterance.text, utterance.words)
+        pieces.append(clip.shifted(np.pad(samples, (0, pause)), position))
+        position += len(pieces[-1].samples) / SAMPLE_RATE
+    words = [piece.words for piece in pieces if piece.words is not None]
+    return Clip(
+        np.concatenate([piece.samples for piece in pieces]),
+        " ".join(piece.text for piece in pieces),
+        tuple(word for times in words for word in times) if len(words) == len(pieces) else None,
+    )
