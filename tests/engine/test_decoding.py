@@ -19,8 +19,14 @@ from tinyvoice.engine.decoding import (
     Decoded,
     DecodeJob,
     FinalJob,
+    RepeatingDecoder,
     RollingDecoder,
+    UtteranceTooLongError,
+    build_decoder,
+    group_by_length,
 )
+from tinyvoice.engine.slots import NoFreeSlotError
+from tinyvoice.errors import ConfigurationError
 
 
 @functools.cache
@@ -104,7 +110,8 @@ def test_updates_are_what_decoding_the_whole_audio_gives() -> None:
     model, decoder = embedded(), RollingDecoder(embedded())
     slots = [decoder.open() for _ in range(4)]
     audio = [speech()[10 * at : 80 + 15 * at] for at in range(4)]
-    frozen, hypotheses = [0] * 4, [[] for _ in range(4)]
+    frozen = [0] * 4
+    hypotheses: list[list[int]] = [[] for _ in range(4)]
     accepted = 0
     for _ in range(8):
         active = sorted(choice.sample(range(4), choice.randint(1, 4)))
@@ -135,3 +142,142 @@ def test_a_reset_slot_knows_nothing_of_the_last_utterance() -> None:
     nothing = speech()[:0]
     assert decoder.update([DecodeJob(slot, nothing, nothing, [5])]) == [Decoded()]
     assert decoder.update([]) == decoder.decode_finals([]) == []
+
+
+def test_margins_are_distances_to_the_second_best() -> None:
+    model, decoder = embedded(), RollingDecoder(embedded())
+    embeds = speech()[:30]
+    [out] = decoder.decode_finals([FinalJob(embeds)])
+    prompt, _ = model.embed_prompts(embeds[None], torch.tensor([30]))
+    ids = torch.tensor([out.ids])
+    with torch.inference_mode():
+        whole = torch.cat([prompt, model.get_input_embeddings()(ids)], dim=1)
+        logits = model.language_model(inputs_embeds=whole).logits[0, prompt.shape[1] - 1 :]
+        scores, tokens = logits.log_softmax(-1).topk(2)
+    assert tokens[:-1, 0].tolist() == out.ids
+    assert out.margins == pytest.approx((scores[:, 0] - scores[:, 1]).tolist(), abs=1e-4)
+    assert out.stop_logprob == pytest.approx(float(scores[-1, 0]), abs=1e-4)
+
+
+def test_partials_are_bounded_by_their_audio() -> None:
+    decoder = RollingDecoder(embedded())
+    slot = decoder.open()
+    # Without a stop token every decoding runs into its bound.
+    decoder.stops = frozenset()
+    whole = offline(embedded(), speech()[:40])
+    [out] = decoder.update([DecodeJob(slot, speech()[:2], speech()[2:3], whole.ids)])
+    assert len(out.ids) == len(out.margins) == PARTIAL_TOKENS + 3 * PARTIAL_TOKENS_PER_EMBEDDING
+    assert out.stop_logprob is None
+    [out] = decoder.update([DecodeJob(slot, speech()[2:3], speech()[3:3], out.ids, 4)])
+    assert len(out.ids) == 4
+    [out] = decoder.update([DecodeJob(slot, speech()[3:4], speech()[4:4], out.ids, 1)])
+    assert len(out.ids) == 1
+
+
+def test_finals_are_bounded_as_offline() -> None:
+    decoder = RollingDecoder(embedded())
+    for most in (1, 5):
+        expected = offline(embedded(), speech()[:60], most)
+        for draft in ([], [*expected.ids, 9]):
+            [out] = decoder.decode_finals([FinalJob(speech()[:60], draft, most)])
+            same(out, expected)
+            assert len(out.ids) == most
+
+
+def test_too_much_audio_is_refused_before_anything_is_run() -> None:
+    decoder = RollingDecoder(embedded(), max_positions=320)
+    slots = [decoder.open(), decoder.open()]
+    long = torch.zeros(decoder.max_audio + 1, 256)
+    with pytest.raises(UtteranceTooLongError, match="split it"):
+        decoder.update(
+            [DecodeJob(slots[0], speech()[:9], speech()[:0]), DecodeJob(slots[1], long, long[:0])]
+        )
+    assert [decoder.frozen(slot) for slot in slots] == [0, 0]
+    with pytest.raises(UtteranceTooLongError):
+        decoder.decode_finals([FinalJob(long)])
+    assert decoder.workspace.in_use == 0
+    [fits] = decoder.decode_finals([FinalJob(speech()[: decoder.max_audio])])
+    same(fits, offline(embedded(), speech()[: decoder.max_audio]))
+
+
+def test_thirty_seconds_fit_and_no_slot_is_left_over() -> None:
+    decoder = RollingDecoder(embedded(), max_slots=3)
+    # 30 s are 1500 feature frames, 750 encoder frames, 250 embeddings.
+    assert decoder.max_audio == 250
+    slots = [decoder.open() for _ in range(3)]
+    with pytest.raises(NoFreeSlotError, match="close a stream"):
+        decoder.open()
+    decoder.close(slots[1])
+    decoder.close(slots[1])
+    again = decoder.open()
+    assert decoder.cache.in_use == 3
+    [out] = decoder.update([DecodeJob(again, speech()[:40], speech()[40:45])])
+    same(out, offline(embedded(), speech()[:45]))
+
+
+def test_embeddings_that_are_no_numbers_fail_alone_and_leave_nothing() -> None:
+    decoder = RollingDecoder(embedded())
+    slots = [decoder.open(), decoder.open()]
+    broken = torch.full((4, 256), float("nan"))
+    bad, good = decoder.update(
+        [
+            DecodeJob(slots[0], broken, broken[:1]),
+            DecodeJob(slots[1], speech()[:30], speech()[30:33]),
+        ]
+    )
+    assert bad == Decoded(failed=True)
+    same(good, offline(embedded(), speech()[:33]))
+    decoder.reset(slots[0])
+    both = decoder.update(
+        [
+            DecodeJob(slots[0], speech()[:30], speech()[:0]),
+            DecodeJob(slots[1], speech()[30:60], speech()[60:70]),
+        ]
+    )
+    same(both[0], offline(embedded(), speech()[:30]))
+    same(both[1], offline(embedded(), speech()[:70]))
+
+
+@pytest.mark.parametrize("change", ["beams", "rope"])
+def test_models_that_cannot_roll_are_decoded_anew(change: str) -> None:
+    if change == "beams":
+        model = random_model(num_beams=2)
+    else:
+        model = random_model()
+        model.language_model.config.rope_parameters["rope_type"] = "linear"
+    with pytest.raises(ConfigurationError, match="build_decoder"):
+        RollingDecoder(model)
+    decoder = build_decoder(model, max_slots=1)
+    assert isinstance(decoder, RepeatingDecoder)
+    slot = decoder.open()
+    with pytest.raises(NoFreeSlotError):
+        decoder.open()
+    audio = torch.randn(20, 48, generator=torch.Generator().manual_seed(1))
+    decoder.update([DecodeJob(slot, audio[:5], audio[5:9])])
+    [partial] = decoder.update([DecodeJob(slot, audio[5:12], audio[12:])])
+    [final] = decoder.decode_finals([FinalJob(audio, partial.ids)])
+    same(partial, offline(model, audio))
+    assert final == partial
+    assert len(final.margins) == len(final.ids) + (final.stop_logprob is not None)
+    decoder.reset(slot)
+    assert decoder.update([DecodeJob(slot, audio[:0], audio[:0])]) == [Decoded()]
+    decoder.close(slot)
+    decoder.close(slot)
+    assert isinstance(build_decoder(embedded()), RollingDecoder)
+
+
+def test_margins_of_both_decoders_are_the_same() -> None:
+    model = random_model()
+    audio = torch.randn(20, 48, generator=torch.Generator().manual_seed(1))
+    [rolling] = RollingDecoder(model).decode_finals([FinalJob(audio)])
+    [repeating] = RepeatingDecoder(model).decode_finals([FinalJob(audio)])
+    same(rolling, repeating)
+    assert rolling.margins == pytest.approx(repeating.margins, abs=1e-4)
+    assert rolling.stop_logprob == pytest.approx(repeating.stop_logprob, abs=1e-4)
+
+
+def test_rows_of_like_length_run_together() -> None:
+    assert group_by_length([], 4) == []
+    assert group_by_length([5, 9, 8, 1, 5], 4) == [[1, 2], [0, 4, 3]]
+    assert group_by_length([3, 3, 3], 0) == [[0, 1, 2]]
+    assert group_by_length([1, 100], 10_000) == [[1, 0]]

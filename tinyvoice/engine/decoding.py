@@ -19,19 +19,21 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-from tinyvoice.engine.slots import Slot, SlotCache
-from tinyvoice.errors import TinyvoiceError
-from tinyvoice.model.decoder import Decoder
+from tinyvoice.engine.draft import Draft
+from tinyvoice.engine.slots import NoFreeSlotError, Slot, SlotCache
+from tinyvoice.errors import ConfigurationError, TinyvoiceError
+from tinyvoice.model.decoder import Decoder, runs_directly
 from tinyvoice.model.encoder import encoder_lengths
 from tinyvoice.model.modeling import MAX_NEW_TOKENS, ASRModel
 
-# Longest audio that an encoder of this family takes.
-MAX_AUDIO_SECONDS = 30.0
+# An utterance is cut when it is a second longer than the 30 s that an encoder takes, and the
+# audio that came in with that second is heard first.
+MAX_AUDIO_SECONDS = 33.0
 
 # A partial may have this many tokens, and this many more for each audio embedding (80 to 120 ms of
 # audio: 17 to 25 tokens a second, where fast speech has 10). It bounds a loop on noise; finals are
@@ -39,8 +41,10 @@ MAX_AUDIO_SECONDS = 30.0
 PARTIAL_TOKENS = 8
 PARTIAL_TOKENS_PER_EMBEDDING = 2
 
-# How far ahead in an old hypothesis the token that replaced another is looked for.
-RESYNC_WINDOW = 8
+# Padding that a pass may carry before it is worth a pass of its own, in tokens. On a CPU a pass
+# costs as much as a few tokens; on a GPU the passes cost, not the tokens.
+PADDING_TOKENS = {"cpu": 16}
+PADDING_TOKENS_ELSEWHERE = 8192
 
 
 class UtteranceTooLongError(TinyvoiceError):
@@ -90,43 +94,6 @@ class Decoded:
     """Decoder passes after the first one."""
     failed: bool = False
     """The model's scores were not numbers. There are no tokens; the slot wants ``reset``."""
-
-
-class Draft:
-    """What is left of an old hypothesis to propose, as the new one departs from it.
-
-    After a token that the draft does not have in its place, the same token is looked for a little
-    further on (words dropped) and from the place of departure (words added); else one word is
-    taken to have replaced another. A wrong guess costs its place in a pass and no correctness.
-    """
-
-    def __init__(self, ids: Sequence[int], stops: Collection[int]) -> None:
-        end = next((at for at, token in enumerate(ids) if token in stops), len(ids))
-        self.ids = list(ids[:end])
-        self._next = 0
-        self._departed = 0
-        self._proposing = True
-
-    def proposal(self, most: int) -> list[int]:
-        """Up to ``most`` tokens that may come next."""
-        return self.ids[self._next : self._next + max(0, most)] if self._proposing else []
-
-    def said(self, token: int) -> bool:
-        """Take note of the next true token; whether it was the one proposed."""
-        proposed = self._proposing and self._next < len(self.ids) and self.ids[self._next] == token
-        if proposed:
-            self._next += 1
-            self._departed = self._next
-            return True
-        window = self.ids[self._departed : self._departed + RESYNC_WINDOW]
-        if token in window:
-            self._next = self._departed = self._departed + window.index(token) + 1
-            self._proposing = True
-        elif self._proposing and self._departed == self._next:
-            self._next += 1  # taken for a replacement, once
-        else:
-            self._proposing = False
-        return False
 
 
 class Row:
@@ -200,11 +167,20 @@ class RollingDecoder:
 
     A slot belongs to one stream; jobs of a batch must be of different slots. Where an update
     raises, the slots are as they were before.
+
+    Raises:
+        ConfigurationError: the model cannot be decoded this way; see :func:`can_roll`.
     """
 
     def __init__(
         self, model: ASRModel, max_positions: int | None = None, max_slots: int = 1024
     ) -> None:
+        if not can_roll(model):
+            raise ConfigurationError(
+                "This model's language model or generation settings need transformers' own "
+                "decoding: use build_decoder, which finds a decoder for any model.",
+                key="text_config",
+            )
         self.model = model
         self.stops = frozenset(model.stop_token_ids)
         self.max_new_tokens = model.config.max_new_tokens or MAX_NEW_TOKENS
@@ -214,6 +190,7 @@ class RollingDecoder:
         with torch.inference_mode():
             prefix = embed(torch.tensor(template.prefix, dtype=torch.long, device=device))
             self.suffix = embed(torch.tensor(template.suffix, dtype=torch.long, device=device))
+        self.padding_tokens = PADDING_TOKENS.get(device.type, PADDING_TOKENS_ELSEWHERE)
         self.prefix_tokens = prefix.shape[0]
         overhead = self.prefix_tokens + self.suffix.shape[0] + self.max_new_tokens
         if max_positions is None:
@@ -268,11 +245,7 @@ class RollingDecoder:
         for job in jobs:
             length = self.frozen(job.slot) + job.frozen.shape[0] + job.tail.shape[0]
             self._check(length)
-            limit = min(
-                job.max_new_tokens or self.max_new_tokens,
-                self.max_new_tokens,
-                PARTIAL_TOKENS + PARTIAL_TOKENS_PER_EMBEDDING * length,
-            )
+            limit = partial_bound(length, job.max_new_tokens, self.max_new_tokens)
             rows.append(Row(job.slot, job.slot.length, Draft(job.draft, self.stops), limit))
             audio.append((job.frozen, job.tail))
         heard = [at for at, row in enumerate(rows) if self._length(row, audio[at])]
@@ -326,7 +299,8 @@ class RollingDecoder:
                 if first
                 else [ids[0] for ids in tokens]
             )
-            self._pass(cache, rows, inputs)
+            for group in group_by_length([part.shape[0] for part in inputs], self.padding_tokens):
+                self._pass(cache, [rows[at] for at in group], [inputs[at] for at in group])
             if not first:
                 for row in rows:
                     row.decoded.steps += 1
@@ -398,11 +372,151 @@ class RollingDecoder:
             )
 
 
+class RepeatingDecoder:
+    """Decodes the whole utterance anew at every update: slow, and right for every model.
+
+    For generation settings such as beams and penalties, and for language models that only their own
+    forward can run. Drafts are not used; margins come from one more pass over the transcript, and
+    are negative where the settings prefer another token than the plain model.
+    """
+
+    def __init__(self, model: ASRModel, max_slots: int = 1024) -> None:
+        self.model = model
+        self.max_slots = max_slots
+        self.max_new_tokens = model.config.max_new_tokens or MAX_NEW_TOKENS
+        self._audio: dict[Slot, Tensor | None] = {}
+
+    def open(self) -> Slot:
+        """A slot for a stream, ready for an utterance; raises ``NoFreeSlotError``."""
+        if len(self._audio) >= self.max_slots:
+            raise NoFreeSlotError(
+                f"all {self.max_slots} decoder slots are in use; close a stream first or allow "
+                "more of them"
+            )
+        slot = Slot(len(self._audio))
+        self._audio[slot] = None
+        return slot
+
+    def reset(self, slot: Slot) -> None:
+        """Forget the slot's audio: a new utterance begins."""
+        self._audio[slot] = None
+        slot.length = 0
+
+    def close(self, slot: Slot) -> None:
+        """Give a slot back; closing twice does nothing."""
+        self._audio.pop(slot, None)
+        slot.is_open = False
+
+    def frozen(self, slot: Slot) -> int:
+        """Audio embeddings that the slot holds."""
+        return slot.length
+
+    @torch.inference_mode()
+    def update(self, jobs: Sequence[DecodeJob]) -> list[Decoded]:
+        """Hypotheses of the jobs' streams after their new audio, in the jobs' order."""
+        kept, outputs = [], []
+        for job in jobs:
+            before = self._audio[job.slot]
+            frozen = job.frozen if before is None else torch.cat([before, job.frozen])
+            whole = torch.cat([frozen, job.tail])
+            bound = partial_bound(whole.shape[0], job.max_new_tokens, self.max_new_tokens)
+            outputs.append(self._decode(whole, bound))
+            kept.append(frozen)
+        for job, frozen in zip(jobs, kept, strict=True):
+            self._audio[job.slot], job.slot.length = frozen, frozen.shape[0]
+        return outputs
+
+    @torch.inference_mode()
+    def decode_finals(self, jobs: Sequence[FinalJob]) -> list[Decoded]:
+        """Transcripts of whole utterances, by ``model.decode``."""
+        return [self._decode(job.embeds, job.max_new_tokens or self.max_new_tokens) for job in jobs]
+
+    def _decode(self, embeds: Tensor, bound: int) -> Decoded:
+        counts = torch.tensor([embeds.shape[0]], device=embeds.device)
+        tokens = self.model.decode(embeds[None], counts, bound)[0]
+        if not embeds.shape[0]:
+            return Decoded()
+        ended = len(tokens.ids) < bound
+        prompt, _ = self.model.embed_prompts(embeds[None], counts)
+        margins, stop = score_margins(
+            self.model.language_model, prompt, tokens.ids, self.model.stop_token_ids, ended
+        )
+        return Decoded(tokens.ids, tokens.logprobs, margins, stop)
+
+
+class StreamDecoder(Protocol):
+    """What both decoders offer; for one thread at a time."""
+
+    def open(self) -> Slot:
+        """A slot for a stream, ready for an utterance; raises ``NoFreeSlotError``."""
+
+    def reset(self, slot: Slot) -> None:
+        """Forget the slot's audio: a new utterance begins."""
+
+    def close(self, slot: Slot) -> None:
+        """Give a slot back; closing twice does nothing."""
+
+    def update(self, jobs: Sequence[DecodeJob]) -> list[Decoded]:
+        """Hypotheses of the jobs' streams after their new audio, in the jobs' order."""
+
+    def decode_finals(self, jobs: Sequence[FinalJob]) -> list[Decoded]:
+        """Transcripts of whole utterances: the tokens of ``model.decode``, whatever the draft."""
+
+
+def can_roll(model: ASRModel) -> bool:
+    """Whether :class:`RollingDecoder` decodes as the model does: greedily, layer by layer."""
+    return runs_directly(model.language_model) and not model.search_settings({})
+
+
+def build_decoder(model: ASRModel, max_slots: int = 1024) -> StreamDecoder:
+    """The fastest decoder that is right for a model."""
+    if can_roll(model):
+        return RollingDecoder(model, max_slots=max_slots)
+    return RepeatingDecoder(model, max_slots=max_slots)
+
+
+def partial_bound(embeddings: int, asked: int | None, most: int) -> int:
+    """Tokens that a partial over this many audio embeddings may have."""
+    by_audio = PARTIAL_TOKENS + PARTIAL_TOKENS_PER_EMBEDDING * embeddings
+    return min(asked or most, most, by_audio)
+
+
+def score_margins(
+    language_model: Any, prompt: Tensor, ids: Sequence[int], stops: Collection[int], ended: bool
+) -> tuple[list[float], float | None]:
+    """Margins of ``ids`` after a (1, tokens, M) prompt, and the stop token's log-probability.
+
+    With ``ended`` the margin of the likeliest stop token comes last; else there is neither.
+    """
+    tokens = torch.tensor([list(ids)], dtype=torch.long, device=prompt.device)
+    embeds = torch.cat([prompt, language_model.get_input_embeddings()(tokens).to(prompt)], dim=1)
+    logits = language_model(inputs_embeds=embeds, logits_to_keep=len(ids) + 1).logits
+    scores = torch.log_softmax(logits[0].float(), dim=-1)
+    last = max(stops, key=lambda token: float(scores[-1, token]))
+    chosen = torch.tensor([*ids, last], device=prompt.device)[:, None]
+    own = scores.gather(-1, chosen)
+    margins = (own - scores.scatter(-1, chosen, -torch.inf).amax(-1, keepdim=True))[:, 0].tolist()
+    return (margins, float(own[-1])) if ended else (margins[:-1], None)
+
+
 def longest_audio(model: ASRModel) -> int:
     """Audio embeddings of :data:`MAX_AUDIO_SECONDS` of audio."""
     frames = int(MAX_AUDIO_SECONDS / model.need_processor().hop_seconds) + 1
     lengths = encoder_lengths(model.audio_tower, torch.tensor([frames]))
     return int(model.projector.output_length(lengths)[0])
+
+
+def group_by_length(lengths: Sequence[int], padding: int) -> list[list[int]]:
+    """Rows to be run together: no group has more than ``padding`` tokens of padding."""
+    groups: list[list[int]] = []
+    longest = waste = 0
+    for at in sorted(range(len(lengths)), key=lambda at: -lengths[at]):
+        waste += longest - lengths[at]
+        if not groups or waste > padding:
+            groups.append([])
+            longest, waste = lengths[at], 0
+        groups[-1].append(at)
+    return groups
 
 
 def pad(rows: Sequence[Tensor], longest: int) -> Tensor:
