@@ -210,4 +210,4 @@ def test_channels_other_than_one_or_two_are_refused(channels: Any) -> None:
 
 def test_unknown_encodings_are_refused() -> None:
     with pytest.raises(AudioFormatError, match="choose one of pcm16, float32, mulaw, alaw"):
-        PCMStream(16000, encoding="opus")  # type: ignore[arg-type]
+        PCMStream(16000, encoding="opus")

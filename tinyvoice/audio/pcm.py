@@ -55,13 +55,13 @@ class PCMStream:
     Args:
         sample_rate: whole number of Hz between 8,000 and 192,000.
         channels: 1, or 2 which are averaged.
-        encoding: how the bytes of packets hold samples; the channels alternate.
+        encoding: how the bytes of packets hold samples (`Encoding`); the channels alternate.
 
     Raises:
         AudioFormatError: something else was given.
     """
 
-    def __init__(self, sample_rate: int, channels: int = 1, encoding: Encoding = "pcm16") -> None:
+    def __init__(self, sample_rate: int, channels: int = 1, encoding: str = "pcm16") -> None:
         self.sample_rate = _check_rate(sample_rate)
         if isinstance(channels, bool) or channels not in (1, 2):
             raise AudioFormatError(
@@ -74,7 +74,7 @@ class PCMStream:
                 f"{', '.join(get_args(Encoding))}."
             )
         self.channels = int(channels)
-        self.encoding: Encoding = encoding
+        self.encoding = encoding
         self._frame_bytes = _SAMPLE_BYTES[encoding] * self.channels
         self._carried = b""
         self._resampler = Resampler(self.sample_rate, SAMPLE_RATE)

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import typer
 
+from tinyvoice.cli.options import ModelName
 from tinyvoice.cli.progress import Activity
 
 if TYPE_CHECKING:
@@ -25,18 +26,7 @@ SPOKEN = "please set an alarm for seven tomorrow morning and turn off the lights
 
 
 @app.command(context_settings={"help_option_names": ["-h", "--help"]})
-def demo(
-    model: Annotated[
-        str,
-        typer.Option(
-            "--model",
-            "-m",
-            envvar="TINYVOICE_MODEL",
-            metavar="NAME|FOLDER",
-            help="Model: 'embedded', a folder, or a Hugging Face id.",
-        ),
-    ] = "embedded",
-) -> None:
+def demo(model: ModelName = "embedded") -> None:
     """Transcribe a recording that comes with the program: text, word times, speed."""
     from tinyvoice.audio import load_audio
     from tinyvoice.cli.transcribe import load_model

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tinyvoice.cli.app import debugging, print_error
+from tinyvoice.cli.options import Device, ModelName, ModelPrecision, Precision
 from tinyvoice.cli.progress import Activity, hidden
 from tinyvoice.errors import AudioError, TinyvoiceError
 
@@ -52,24 +53,6 @@ class OutputFormat(StrEnum):
     VTT = "vtt"
 
 
-class Device(StrEnum):
-    """Where the model runs."""
-
-    AUTO = "auto"
-    CPU = "cpu"
-    CUDA = "cuda"
-    MPS = "mps"
-
-
-class Precision(StrEnum):
-    """What the model computes in."""
-
-    AUTO = "auto"
-    FLOAT32 = "float32"
-    FLOAT16 = "float16"
-    BFLOAT16 = "bfloat16"
-
-
 @dataclass(frozen=True)
 class _Clip:
     """An input that could be read, and what messages and results call it."""
@@ -98,22 +81,11 @@ def transcribe(
     words: Annotated[
         bool, typer.Option("--words", "-w", help="Add times and a confidence for each word.")
     ] = False,
-    model: Annotated[
-        str,
-        typer.Option(
-            "--model",
-            "-m",
-            envvar="TINYVOICE_MODEL",
-            metavar="NAME|FOLDER",
-            help="Model: 'embedded', a folder, or a Hugging Face id. See: tinyvoice models",
-        ),
-    ] = "embedded",
+    model: ModelName = "embedded",
     device: Annotated[
         Device, typer.Option("--device", help="Where to compute; auto takes the fastest.")
     ] = Device.AUTO,
-    dtype: Annotated[
-        Precision, typer.Option("--dtype", help="What to compute in; auto suits the device.")
-    ] = Precision.AUTO,
+    dtype: ModelPrecision = Precision.AUTO,
     int8: Annotated[
         bool, typer.Option("--int8", help="Load weights as 8-bit integers: smaller, CPU only.")
     ] = False,
