@@ -34,6 +34,7 @@ def update(received: float, stable: str, tail: str, covered: float = 0.0) -> Upd
 # Speech from 10.0 to 11.5, its end decided at 11.7: first a wrong tail, then a right one.
 SPOKEN = UtteranceRecord(
     onset=10.0,
+    voice_end=11.5,
     decided=11.7,
     updates=(
         update(10.3, "", "turn of", 0.25),
@@ -44,7 +45,9 @@ SPOKEN = UtteranceRecord(
     received=11.72,
     first_word_end=10.2,
 )
-SILENT = UtteranceRecord(onset=20.0, decided=21.0, updates=(), final="stop", received=21.5)
+SILENT = UtteranceRecord(
+    onset=20.0, voice_end=20.8, decided=21.0, updates=(), final="stop", received=21.5
+)
 
 
 def test_latencies() -> None:
@@ -54,43 +57,50 @@ def test_latencies() -> None:
     assert first_partial(SPOKEN) == pytest.approx(0.3)
     assert first_stable_word(SPOKEN) == pytest.approx(0.4)
     assert partial_lags(SPOKEN) == pytest.approx([0.1, 0.1, 0.1])
-    assert partial_intervals(SPOKEN) == pytest.approx([0.3, 0.35, 0.77])
+    assert partial_intervals(SPOKEN) == pytest.approx([0.3, 0.35, 0.55])
 
 
 def test_an_utterance_without_partials() -> None:
     assert first_partial(SILENT) == pytest.approx(1.5)
-    assert partial_intervals(SILENT) == pytest.approx([1.5])
+    assert partial_intervals(SILENT) == pytest.approx([0.8])
     assert partial_lags(SILENT) == []
     assert first_stable_word(SILENT) is None
     assert revised_words(SILENT) == 0
 
 
 def test_a_final_that_cuts_ongoing_speech_has_no_time_to_final() -> None:
-    cut = UtteranceRecord(onset=0.0, decided=None, updates=(), final="on and on", received=31.0)
+    cut = UtteranceRecord(
+        onset=0.0, voice_end=30.5, decided=None, updates=(), final="on and on", received=31.0
+    )
     assert time_to_final(cut) is None
     assert ttfs(cut) is None
 
 
 def test_a_partial_without_text_is_no_news() -> None:
     early = UtteranceRecord(
-        10.0, 11.7, (update(10.1, "", ""), update(10.3, "", "a")), "a", 11.72, 10.2
+        10.0, 11.5, 11.7, (update(10.1, "", ""), update(10.3, "", "a")), "a", 11.72, 10.2
     )
     assert first_partial(early) == pytest.approx(0.3)
-    assert partial_intervals(early) == pytest.approx([1.42])
+    assert partial_intervals(early) == pytest.approx([1.2])
     assert first_stable_word(early) == pytest.approx(1.52)
+
+
+def test_a_partial_after_the_voice_ends_the_intervals() -> None:
+    late = UtteranceRecord(0, 0.8, 1.0, (update(0.4, "", "a"), update(0.9, "", "a")), "a", 1.0)
+    assert partial_intervals(late) == pytest.approx([0.5])
 
 
 def test_revised_words_are_those_behind_the_common_beginning() -> None:
     assert revised_words(SPOKEN) == 2  # "of" and "lie"; "on the" stayed
     assert revision_rate([SPOKEN, SILENT]) == pytest.approx(2 / 5)
     assert revision_rate([]) is None
-    taken_back = UtteranceRecord(0, 1, (update(0.5, "", "one two three"),), "one", 1.1)
+    taken_back = UtteranceRecord(0, 0.8, 1, (update(0.5, "", "one two three"),), "one", 1.1)
     assert revised_words(taken_back) == 2
 
 
 def test_stable_text_is_a_prefix_by_characters() -> None:
     assert stable_is_prefix(SPOKEN)
-    broken = UtteranceRecord(0, 1, (update(0.5, "turn off", ""),), "turn on", 1.1)
+    broken = UtteranceRecord(0, 0.8, 1, (update(0.5, "turn off", ""),), "turn on", 1.1)
     assert not stable_is_prefix(broken)
     assert stable_prefix_rate([SPOKEN, SILENT, broken]) == pytest.approx(2 / 3)
     assert stable_prefix_rate([]) is None

@@ -79,8 +79,8 @@ METRICS: dict[str, Metric] = {
             "partial_interval",
             "partial interval",
             "s",
-            "From one event with text to the next within an utterance, its final included; from "
-            "the start of speech to the final where there was no partial.",
+            "From one partial with text to the next within an utterance, and from the last one to "
+            "the end of the voice; from the onset to there where there was no partial.",
         ),
         Metric(
             "revision_rate",
@@ -161,6 +161,8 @@ class UtteranceRecord:
 
     onset: float
     """When its first sound was spoken."""
+    voice_end: float
+    """When its last sound was spoken."""
     decided: float | None
     """When the packet was due that let the end of speech be decided; None where it went on."""
     updates: tuple[Update, ...]
@@ -214,9 +216,10 @@ def partial_lags(record: UtteranceRecord) -> list[float]:
 def partial_intervals(record: UtteranceRecord) -> list[float]:
     """See ``METRICS["partial_interval"]``."""
     times = [update.received for update in record.updates if update.text.strip()]
-    if not times:
-        times = [record.onset]
-    return [later - earlier for earlier, later in pairwise([*times, record.received])]
+    times = times or [record.onset]
+    if times[-1] < record.voice_end:
+        times.append(record.voice_end)
+    return [later - earlier for earlier, later in pairwise(times)]
 
 
 # Text ----------------------------------------------------------------------------------------

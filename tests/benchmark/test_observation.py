@@ -66,6 +66,7 @@ def test_an_utterance_that_is_one_clip() -> None:
     )
     assert heard.clip == 0
     assert heard.record.onset == pytest.approx(101.1)  # the clip knows better than the engine
+    assert heard.record.voice_end == pytest.approx(102.0)
     assert time_to_final(heard.record) == pytest.approx(0.04)  # 2.208 s is there at 2.22
     assert first_partial(heard.record) == pytest.approx(0.45)
     assert first_stable_word(heard.record) == pytest.approx(101.8 - 101.35)

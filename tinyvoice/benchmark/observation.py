@@ -87,6 +87,7 @@ def observe(
         onset, word_end = _spoken(final, place if first else None, timeline, clips)
         record = UtteranceRecord(
             onset=clock.spoken(onset),
+            voice_end=clock.spoken(final.end),
             decided=None if utterance.ended is None else clock.due(utterance.ended.at),
             updates=tuple(_update(partial, clock) for partial in utterance.partials),
             final=final.text,

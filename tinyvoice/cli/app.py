@@ -31,6 +31,7 @@ COMMAND_GROUP = "tinyvoice.commands"
 BUILT_IN = {
     "transcribe": "tinyvoice.cli.transcribe:app",
     "demo": "tinyvoice.cli.demo:app",
+    "bench": "tinyvoice.cli.bench:app",
     "models": "tinyvoice.cli.models:app",
     "doctor": "tinyvoice.cli.doctor:app",
 }

@@ -34,6 +34,7 @@ EXTRAS = {
     "augmentation": (["audiomentations"], "recorded rooms and noise in training"),
     "synthesis": (["espeakng_loader", "num2words"], "tinyvoice synth"),
     "eval": (["jiwer", "espeakng_loader", "num2words"], "tinyvoice eval"),
+    "bench": (["matplotlib"], "plots of tinyvoice bench"),
     "training": (
         ["hydra", "accelerate", "datasets", "matplotlib", "peft", "jiwer"],
         "tinyvoice train",

@@ -1,0 +1,391 @@
+"""Tables of a benchmark's record, for the terminal and for documents, and its plot.
+
+Everything here is made from the record's JSON (:meth:`~tinyvoice.benchmark.suite.Report.to_json`),
+so that a record kept in a file gives the same tables as a run just ended.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tinyvoice.errors import ConfigurationError, ManifestError, MissingExtraError
+from tinyvoice.metrics import HELD_TIME_TO_FINAL_S, METRICS
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+BEGIN = "<!-- figures: written by `tinyvoice bench` -->"
+END = "<!-- end of figures -->"
+
+Record = dict[str, Any]
+
+UNKNOWN = "–"
+
+
+@dataclass(frozen=True)
+class Table:
+    """A heading, column titles and rows of text; the first column is words, the others figures."""
+
+    heading: str
+    columns: tuple[str, ...]
+    rows: Sequence[tuple[str, ...]]
+    note: str = ""
+
+
+def headline(record: Record) -> str:
+    """What was measured, where and when, in one line."""
+    model, machine = record["model"], record["machine"]
+    gpu = f", {machine['gpu']}" if machine["gpu"] else ""
+    weights = ", random weights" if model["random_weights"] else ""
+    return (
+        f"{model['name']} ({model['parameters'] / 1e6:,.0f} M parameters{weights}, "
+        f"{model['dtype']} on {model['device']}), {machine['processor']}, {machine['cores']} "
+        f"cores{gpu}, torch {machine['torch']}, {record['date']}"
+    )
+
+
+def tables(record: Record) -> Iterator[Table]:
+    """All tables that the record has figures for."""
+    if record["single"]:
+        yield latency_table(record["single"])
+        yield single_table(record)
+    if record["baseline_single"] or record["compute"] or len(record["held"]) > 1:
+        yield comparison_table(record)
+    for kind, runs in record["streams"].items():
+        if runs:
+            yield streams_table(kind, runs, record["held"].get(kind))
+    if record["soak"] and record["soak"]["minutes"]:
+        yield soak_table(record["soak"])
+
+
+# Tables --------------------------------------------------------------------------------------
+
+
+def latency_table(single: Record) -> Table:
+    """Latencies of one stream."""
+    rows = []
+    for name, spread in single["latencies"].items():
+        if spread is None:
+            continue
+        values = (spread[key] for key in ("p50", "p95", "p99", "greatest"))
+        rows.append((METRICS[name].title, *map(milliseconds, values), f"{spread['count']:,}"))
+    columns = ("one stream", "p50", "p95", "p99", "greatest", "of")
+    return Table(f"Latency, {single['utterances']} utterances", columns, rows)
+
+
+def single_table(record: Record) -> Table:
+    """What has one value for a run of one stream."""
+    single, text = record["single"], record["single"]["text"] or {}
+    difference = text.get("delta_wer")
+    late = single["lateness"]
+    values = {
+        "revision_rate": number(single["revision_rate"], 3),
+        "stable_prefix_rate": percent(single["stable_prefix_rate"]),
+        "wer_streamed": percent(text.get("wer_streamed")),
+        "wer_offline": percent(text.get("wer_offline")),
+        "delta_wer": delta(difference) if difference else UNKNOWN,
+        "compute": number(single["compute"], 4),
+        "peak_memory": megabytes(record["peak_memory"]),
+        "loop_blocked": milliseconds(single["loop_blocked"]),
+    }
+    rows = [(METRICS[name].title, shown) for name, shown in values.items() if shown != UNKNOWN]
+    if text.get("same_as_offline") is not None:
+        rows.append(("finals equal to offline", percent(text["same_as_offline"])))
+    if single["first_final"] is not None:
+        rows.append(("time to final, first utterance", milliseconds(single["first_final"])))
+    if late:
+        rows.append(
+            ("load generator late by, p99 / greatest",
+             f"{milliseconds(late['p99'])} / {milliseconds(late['greatest'])}")
+        )  # fmt: skip
+    rows += [(f"failed: {failure}", "1") for failure in single["failures"]]
+    if single["lost"]:
+        rows.append(("utterances lost", str(single["lost"])))
+    return Table("Text and cost", ("one stream", "figure"), rows)
+
+
+def comparison_table(record: Record) -> Table:
+    """The engine beside the baseline, in the same run on the same audio."""
+    rows: list[tuple[str, ...]] = []
+    for compute in record["compute"]:
+        ours, theirs = compute["engine"], compute["baseline"]
+        title = f"compute, CPU s per s, utterances of {compute['utterances']}"
+        shown = (number(ours, 4), number(theirs, 4))
+        rows.append((title, *shown, ratio(theirs, ours)))
+    held = record["held"]
+    if "engine" in held and "baseline" in held:
+        ours, theirs = held["engine"], held["baseline"]
+        rows.append(("streams held", str(ours), str(theirs), ratio(ours, theirs)))
+    single, other = record["single"], record["baseline_single"]
+    if single and other:
+        for name, key in (
+            ("time_to_final", "p50"),
+            ("time_to_final", "p95"),
+            ("first_partial", "p50"),
+            ("first_stable_word", "p50"),
+        ):
+            a, b = single["latencies"][name], other["latencies"][name]
+            if a and b:
+                title = f"{METRICS[name].title}, {key}"
+                shown = (milliseconds(a[key]), milliseconds(b[key]))
+                rows.append((title, *shown, ratio(b[key], a[key])))
+        for name, digits in (("compute", 4), ("revision_rate", 3)):
+            if single[name] is not None and other[name] is not None:
+                shown = (number(single[name], digits), number(other[name], digits))
+                rows.append((METRICS[name].title, *shown, ratio(other[name], single[name])))
+    columns = ("beside the usual way", "engine", "baseline", "better by")
+    return Table("Against transcribing the growing buffer anew", columns, rows)
+
+
+def streams_table(kind: str, runs: Sequence[Record], held: int | None) -> Table:
+    """Runs of several numbers of streams."""
+    rows = []
+    for run in runs:
+        final, interval = run["latencies"]["time_to_final"], run["latencies"]["partial_interval"]
+        rows.append(
+            (
+                str(run["streams"]),
+                milliseconds(final and final["p50"]),
+                milliseconds(final and final["p95"]),
+                milliseconds(interval and interval["p95"]),
+                str(run["refused"]),
+                number(run["compute"], 4),
+                milliseconds(run["loop_blocked"]),
+                "yes" if run["held"] else f"no: {run['reason']}",
+            )
+        )
+    columns = (
+        "streams",
+        "to final p50",
+        "p95",
+        "partials p95",
+        "refused",
+        "CPU s per s",
+        "loop blocked",
+        "held",
+    )
+    title = "Streams" if kind == "engine" else "Streams of the baseline"
+    return Table(title, columns, rows, "" if held is None else f"{held} streams held")
+
+
+def soak_table(soak: Record) -> Table:
+    """First and last minute of continuous talk."""
+    minutes = soak["minutes"]
+    first, last = minutes[0], minutes[-1]
+    rows = [
+        (f"compute of minute 1 and {len(minutes)}",
+         f"{number(first['compute'], 4)}, {number(last['compute'], 4)} CPU s per s"),
+        ("last minute over first", number(soak["cost_ratio"], 3)),
+        ("last three over first three, medians", number(soak["cost_ratio_of_medians"], 3)),
+        ("memory growth after minute 1", megabytes(soak["memory_growth_bytes"])),
+        ("partials, finals, words", ", ".join(
+            f"{sum(minute[name] for minute in minutes):,}"
+            for name in ("partials", "finals", "words"))),
+    ]  # fmt: skip
+    return Table("Continuous talk", (f"{len(minutes)} minutes", "figure"), rows)
+
+
+# Values --------------------------------------------------------------------------------------
+
+
+def milliseconds(value: float | None) -> str:
+    """Seconds as milliseconds, with a decimal where they are few."""
+    if value is None:
+        return UNKNOWN
+    shown = value * 1000
+    return f"{shown:.1f} ms" if abs(shown) < 10 else f"{shown:,.0f} ms"
+
+
+def number(value: float | None, digits: int) -> str:
+    """A plain number."""
+    return UNKNOWN if value is None else f"{value:.{digits}f}"
+
+
+def percent(value: float | None) -> str:
+    """A share."""
+    return UNKNOWN if value is None else f"{value:.1%}"
+
+
+def delta(difference: Record) -> str:
+    """A difference of rates in points, with its interval."""
+    value, low, high = (difference[key] * 100 for key in ("value", "low", "high"))
+    return f"{value:+.2f} points ({low:+.2f} to {high:+.2f})"
+
+
+def megabytes(value: float | None) -> str:
+    """Bytes as megabytes."""
+    return UNKNOWN if value is None else f"{value / 1e6:,.1f} MB"
+
+
+def ratio(greater: float, smaller: float) -> str:
+    """How many times one is the other."""
+    return f"{greater / smaller:.1f}×" if smaller else UNKNOWN
+
+
+# Terminal and documents ----------------------------------------------------------------------
+
+
+def print_record(console: Console, record: Record) -> None:
+    """Show all tables on a terminal."""
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table as RichTable
+
+    console.print(headline(record), style="dim", soft_wrap=True)
+    for table in tables(record):
+        console.print(f"\n[bold]{table.heading}[/bold]")
+        shown = RichTable(box=SIMPLE_HEAD, pad_edge=False, header_style="dim")
+        for index, column in enumerate(table.columns):
+            shown.add_column(column, justify="left" if index == 0 else "right", overflow="fold")
+        for row in table.rows:
+            shown.add_row(*row)
+        console.print(shown)
+        if table.note:
+            console.print(table.note)
+    if record["interrupted"]:
+        console.print("\ninterrupted: figures of what was measured until then", style="yellow")
+
+
+def markdown(records: Sequence[Record], plot: str | None = None) -> str:
+    """All tables of several records, for a document; ``plot`` is the path of its picture."""
+    parts = []
+    for record in records:
+        parts.append(f"**{headline(record)}**; speech: {record['speech']}")
+        for table in tables(record):
+            parts.append(f"### {table.heading}")
+            lines = [_row(table.columns), _row(["---"] + ["---:"] * (len(table.columns) - 1))]
+            parts.append("\n".join(lines + [_row(row) for row in table.rows]))
+            if table.note:
+                parts.append(f"{table.note}.")
+    if plot is not None:
+        parts.append(f"![Latency of one stream, and time to final by streams]({plot})")
+    return "\n\n".join(parts)
+
+
+def _row(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+
+def write_into(document: Path, text: str) -> None:
+    """Replace what stands between :data:`BEGIN` and :data:`END` in a document.
+
+    Raises:
+        ConfigurationError: there is no such document, or it lacks the marks.
+    """
+    try:
+        content = document.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigurationError(
+            f"{document} cannot be read ({error.strerror}): give a document with the lines "
+            f"{BEGIN} and {END}.",
+            key="into",
+        ) from error
+    head, begin, rest = content.partition(BEGIN)
+    _, end, tail = rest.partition(END)
+    if not begin or not end:
+        raise ConfigurationError(
+            f"{document} lacks the lines {BEGIN} and {END}: add them.", key="into"
+        )
+    document.write_text(f"{head}{BEGIN}\n\n{text}\n\n{END}{tail}", encoding="utf-8")
+
+
+def read_record(path: Path) -> Record:
+    """A record that was kept in a file.
+
+    Raises:
+        ManifestError: it cannot be read, or is none.
+    """
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        headline(record)
+        list(tables(record))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ManifestError(
+            f"{path} is no record of `tinyvoice bench` ({error}): write one with --save.",
+            path=str(path),
+        ) from error
+    return dict(record)
+
+
+# Plot ----------------------------------------------------------------------------------------
+
+
+def plot(records: Sequence[Record], path: Path) -> None:
+    """Draw latencies of one stream, and time to final over the number of streams.
+
+    Raises:
+        MissingExtraError: matplotlib is not installed.
+        ConfigurationError: nothing was measured that could be drawn.
+    """
+    check_plotting()
+    from matplotlib.figure import Figure
+
+    single = next((record for record in records if record["single"]), None)
+    streamed = [record for record in records if any(record["streams"].values())]
+    if single is None and not streamed:
+        raise ConfigurationError(
+            "There is nothing to draw: measure one stream, or --streams.", key="plot"
+        )
+    panels = (single is not None) + bool(streamed)
+    figure = Figure(figsize=(5.5 * panels, 4.0), layout="constrained")
+    axes = iter(figure.subplots(1, panels, squeeze=False)[0])
+    if single is not None:
+        _draw_latencies(next(axes), single)
+    if streamed:
+        _draw_streams(next(axes), streamed)
+    try:
+        figure.savefig(path, dpi=150)
+    except (OSError, ValueError) as error:
+        raise ConfigurationError(
+            f"{path} cannot be written ({error}): give a file that ends in .png.", key="plot"
+        ) from error
+
+
+def check_plotting() -> None:
+    """Raise MissingExtraError unless plots can be drawn."""
+    try:
+        import matplotlib  # noqa: F401
+    except ImportError as error:
+        raise MissingExtraError("bench", "drawing the plot") from error
+
+
+def _draw_latencies(axes: Any, record: Record) -> None:
+    """From the median to the 99th percentile of each latency, as bars one above the other."""
+    known = [(n, s) for n, s in record["single"]["latencies"].items() if s is not None]
+    for row, (_, spread) in enumerate(reversed(known)):
+        p50, p95, p99 = (spread[key] * 1000 for key in ("p50", "p95", "p99"))
+        axes.plot([p50, p99], [row, row], color="0.75", linewidth=6, solid_capstyle="butt")
+        axes.plot([p50, p95], [row, row], color="tab:blue", linewidth=6, solid_capstyle="butt")
+        axes.plot([p50], [row], "o", color="black", markersize=5)
+        axes.annotate(f"{p50:.0f}", (p50, row), (0, 7), textcoords="offset points", ha="center",
+                      fontsize=8)  # fmt: skip
+    axes.set_yticks(range(len(known)), [METRICS[name].title for name, _ in reversed(known)])
+    axes.set_ylim(-0.6, len(known) - 0.2)
+    axes.set_xlim(left=0)
+    axes.set_xlabel("ms: median, to p95 (blue), to p99 (grey)")
+    axes.set_title("one stream")
+
+
+def _draw_streams(axes: Any, records: Sequence[Record]) -> None:
+    """95th percentile of the time to final over the number of streams."""
+    for record in records:
+        for kind, runs in record["streams"].items():
+            spreads = [(run["streams"], run["latencies"]["time_to_final"]) for run in runs]
+            known = [(n, spread["p95"] * 1000) for n, spread in spreads if spread is not None]
+            if not known:
+                continue
+            name = kind if len(records) == 1 else f"{kind}, {record['model']['name']}"
+            style = "o-" if kind == "engine" else "s--"
+            axes.plot(*zip(*known, strict=True), style, label=name)
+    axes.axhline(HELD_TIME_TO_FINAL_S * 1000, color="0.5", linewidth=1, linestyle=":")
+    axes.set_xscale("log", base=2)
+    axes.set_yscale("log")
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    axes.set_xlabel("streams")
+    axes.set_ylabel("time to final, p95, ms")
+    axes.set_title("streams at real-time pace")
+    axes.legend()

@@ -1,0 +1,342 @@
+"""Measure streaming: latency, words, cost, and how many streams are held.
+
+Recordings are played at speaking pace by a process of its own; what the figures mean is in
+``tinyvoice/metrics.py`` and ``docs/benchmark.md``. Ctrl-C ends it with what was measured so far.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from tinyvoice.cli.progress import Activity, hidden
+from tinyvoice.cli.transcribe import Device, Precision, load_model
+from tinyvoice.errors import ConfigurationError, TinyvoiceError
+
+if TYPE_CHECKING:
+    from tinyvoice.benchmark.report import Record
+    from tinyvoice.benchmark.speech import Clip
+    from tinyvoice.benchmark.suite import Suite
+    from tinyvoice.model.modeling import ASRModel
+
+app = typer.Typer(add_completion=False)
+
+_INTERRUPTED = 130
+
+
+@app.command(
+    epilog="How many streams this machine holds: tinyvoice bench --streams auto --baseline",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+def bench(
+    model: Annotated[
+        str,
+        typer.Option(
+            "--model",
+            "-m",
+            envvar="TINYVOICE_MODEL",
+            metavar="NAME|FOLDER",
+            help="Model: 'embedded', a folder, or a Hugging Face id.",
+        ),
+    ] = "embedded",
+    single: Annotated[
+        bool, typer.Option("--single/--no-single", help="Measure one stream.")
+    ] = True,
+    streams: Annotated[
+        str | None,
+        typer.Option(
+            metavar="N,N,…|auto",
+            help="Measure so many streams at once; auto finds the most that are held.",
+        ),
+    ] = None,
+    baseline: Annotated[
+        bool,
+        typer.Option(
+            "--baseline", help="Measure the usual way too: the growing buffer transcribed anew."
+        ),
+    ] = False,
+    soak: Annotated[
+        int | None,
+        typer.Option(
+            metavar="MINUTES",
+            min=2,
+            help="Feed continuous talk as fast as it is processed: last minute against first.",
+        ),
+    ] = None,
+    seconds: Annotated[
+        float, typer.Option(min=2.0, help="Length of the runs of one stream.")
+    ] = 60.0,
+    stream_seconds: Annotated[
+        float, typer.Option(min=2.0, help="Length of each run of --streams.")
+    ] = 30.0,
+    audio: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER|MANIFEST",
+            help="Play these recordings instead of those that come along.",
+        ),
+    ] = None,
+    packet_ms: Annotated[int, typer.Option(min=5, max=1000, help="Audio in a packet.")] = 20,
+    pause_ms: Annotated[int, typer.Option(min=300, help="Silence between utterances.")] = 800,
+    silence_ms: Annotated[
+        int,
+        typer.Option(min=32, max=2000, help="Silence that ends an utterance; Pipecat takes 200."),
+    ] = 200,
+    partial_ms: Annotated[
+        int | None, typer.Option(min=32, max=10_000, help="Audio from one partial to the next.")
+    ] = None,
+    encoder: Annotated[
+        str, typer.Option(metavar="auto|block|window", help="Form of the incremental encoder.")
+    ] = "auto",
+    device: Annotated[Device, typer.Option(help="Where to compute.")] = Device.AUTO,
+    dtype: Annotated[Precision, typer.Option(help="What to compute in.")] = Precision.AUTO,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="CPU threads of the model; chosen by its size.")
+    ] = None,
+    max_batch: Annotated[int, typer.Option(min=1, help="Streams in one pass of the model.")] = 32,
+    random_weights: Annotated[
+        bool,
+        typer.Option(
+            "--random-weights", help="Random weights of the true shapes: speed without a download."
+        ),
+    ] = False,
+    shape: Annotated[
+        str, typer.Option(metavar="full|miniature", help="Shapes of the random weights.")
+    ] = "full",
+    seed: Annotated[int, typer.Option(help="Same seed, same order of utterances.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
+    save: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Keep the figures as JSON.")
+    ] = None,
+    kept: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--from", metavar="FILE", help="Show figures kept by --save; nothing is measured."
+        ),
+    ] = None,
+    plot: Annotated[Path | None, typer.Option(metavar="FILE.png", help="Draw the figures.")] = None,
+    into: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.md", help="Write the tables between the marks of a document."),
+    ] = None,
+) -> None:
+    """Measure streaming: latency, words, cost, and how many streams are held.
+
+    One stream takes a minute. With --baseline and --streams auto it is some ten minutes.
+    """
+    numbers = _numbers(streams)
+    if plot is not None:
+        from tinyvoice.benchmark.report import check_plotting
+
+        check_plotting()
+    if into is not None:
+        _check_document(into)
+    if kept:
+        from tinyvoice.benchmark.report import read_record
+
+        records = [read_record(path) for path in kept]
+    else:
+        if not (single or streams or soak):
+            raise typer.BadParameter("nothing is left to measure", param_hint="--no-single")
+        suite = _prepare(
+            model=model,
+            audio=audio,
+            random_weights=random_weights,
+            shape=shape,
+            place={"device": device.value, "dtype": dtype.value},
+            engine={"encoder": encoder, "threads": threads, "max_batch": max_batch},
+            most_streams=max(numbers or [0]),
+            run={"packet_ms": packet_ms, "pause_ms": pause_ms, "seed": seed},
+            silence_ms=silence_ms,
+            partial_ms=partial_ms,
+        )
+        with _Progress() as progress:
+            suite.say = progress.say
+            _measure(suite, single, seconds, streams, numbers, stream_seconds, baseline, soak)
+        records = [suite.report.to_json()]
+    _deliver(records, as_json=as_json, save=save, plot=plot, into=into)
+    if any(record["interrupted"] for record in records) and not kept:
+        raise typer.Exit(_INTERRUPTED)
+
+
+def _measure(
+    suite: Suite,
+    single: bool,
+    seconds: float,
+    streams: str | None,
+    numbers: list[int] | None,
+    stream_seconds: float,
+    baseline: bool,
+    soak: int | None,
+) -> None:
+    """Run the parts that are wanted, as long as nobody interrupts."""
+    from tinyvoice.benchmark.suite import BASELINE, ENGINE
+
+    if single:
+        suite.measure_single(seconds, baseline)
+        if baseline and not suite.stopped():
+            suite.compare_compute(seconds)
+    if streams:
+        for kind in (ENGINE, BASELINE) if baseline else (ENGINE,):
+            if not suite.stopped():
+                suite.measure_streams(kind, numbers, stream_seconds)
+    if soak and not suite.stopped():
+        suite.run_soak(soak)
+
+
+def _prepare(
+    *,
+    model: str,
+    audio: Path | None,
+    random_weights: bool,
+    shape: str,
+    place: dict[str, str],
+    engine: dict[str, Any],
+    most_streams: int,
+    run: dict[str, Any],
+    silence_ms: int,
+    partial_ms: int | None,
+) -> Suite:
+    """Load speech and model, check every setting."""
+    from tinyvoice.benchmark.harness import RunSettings
+    from tinyvoice.benchmark.speech import bundled_speech, load_speech
+    from tinyvoice.benchmark.suite import STREAMS_LIMIT, Suite, new_report
+    from tinyvoice.engine.settings import EngineSettings, StreamSettings
+
+    clips = bundled_speech() if audio is None else load_speech(audio)
+    stream: dict[str, Any] = {"silence_ms": silence_ms}
+    if partial_ms is not None:
+        stream["partial_interval_ms"] = partial_ms
+    used = StreamSettings().changed(**stream)
+    engine_settings = EngineSettings(max_streams=max(STREAMS_LIMIT, most_streams), **engine)
+    with Activity(f"Loading the model {model}"):
+        loaded = _random_model(shape, **place) if random_weights else load_model(model, **place)
+    settings = {
+        **run,
+        "silence_ms": used.silence_ms,
+        "early_final_ms": used.early_final_ms,
+        "partial_interval_ms": used.partial_interval_ms,
+        "max_batch": engine_settings.max_batch,
+    }
+    name = f"{shape} shapes" if random_weights else model
+    note = _speech_note(clips, audio)
+    report = new_report(
+        loaded, name, note, engine_settings, settings, random_weights=random_weights
+    )
+    run_settings = RunSettings(stream=stream, **run)
+    return Suite(loaded, clips, engine_settings, run_settings, silence_ms / 1000, report)
+
+
+def _random_model(shape: str, device: str, dtype: str) -> ASRModel:
+    from tinyvoice.model.devices import choose
+    from tinyvoice.model.random_weights import build_random_model
+
+    where, precision = choose(device, dtype)
+    return build_random_model(shape, dtype=precision, device=where)
+
+
+def _speech_note(clips: list[Clip], audio: Path | None) -> str:
+    what = "bundled, synthetic" if audio is None else audio.name
+    total = sum(clip.duration for clip in clips)
+    return f"{what}, {len(clips)} utterances, {total:.0f} s"
+
+
+def _deliver(
+    records: list[Record],
+    *,
+    as_json: bool,
+    save: Path | None,
+    plot: Path | None,
+    into: Path | None,
+) -> None:
+    """Keep, show, draw and write down; figures are kept first, should a later step fail."""
+    from tinyvoice.benchmark import report
+
+    text = json.dumps(records[0] if len(records) == 1 else records, indent=2, ensure_ascii=False)
+    if save is not None:
+        try:
+            save.write_text(text + "\n", encoding="utf-8")
+        except OSError as error:
+            raise TinyvoiceError(
+                f"{save}: cannot be written ({error.strerror}); choose another --save."
+            ) from error
+    with hidden():
+        if as_json:
+            print(text, flush=True)
+        else:
+            from rich.console import Console
+
+            for record in records:
+                report.print_record(Console(highlight=False), record)
+    if plot is not None:
+        report.plot(records, plot)
+    if into is not None:
+        picture = None if plot is None else Path(os.path.relpath(plot, into.parent)).as_posix()
+        report.write_into(into, report.markdown(records, picture))
+
+
+def _check_document(into: Path) -> None:
+    """Find out now, not after ten minutes, that the document has no place for figures."""
+    from tinyvoice.benchmark.report import BEGIN, END
+
+    try:
+        content = into.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigurationError(
+            f"{into} cannot be read ({error.strerror}): give a document with the lines "
+            f"{BEGIN} and {END}.",
+            key="into",
+        ) from error
+    if BEGIN not in content or END not in content:
+        raise ConfigurationError(f"{into} lacks the lines {BEGIN} and {END}: add them.", key="into")
+
+
+def _numbers(streams: str | None) -> list[int] | None:
+    """Numbers of streams, in order; None for ``auto`` and where none are asked for."""
+    if streams is None or streams == "auto":
+        return None
+    try:
+        numbers = sorted({int(part) for part in streams.split(",")})
+    except ValueError:
+        numbers = [0]
+    if numbers[0] < 1:
+        raise typer.BadParameter(
+            f"{streams!r} is no list of numbers of streams: write 1,8,16 or auto",
+            param_hint="--streams",
+        )
+    return numbers
+
+
+class _Progress:
+    """A bar for each part of the benchmark."""
+
+    def __init__(self) -> None:
+        self._activity: Activity | None = None
+        self._what = ""
+        self._shown = 0
+
+    def __enter__(self) -> _Progress:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._close()
+
+    def say(self, what: str, share: float) -> None:
+        """Show the part, and how much of it is over."""
+        if what != self._what:
+            self._close()
+            self._what, self._shown = what, 0
+            self._activity = Activity(what[:1].upper() + what[1:], total=100).__enter__()
+        done = round(100 * share)
+        if self._activity is not None and done > self._shown:
+            self._activity.advance(done - self._shown)
+            self._shown = done
+
+    def _close(self) -> None:
+        if self._activity is not None:
+            self._activity.__exit__(None, None, None)
+        self._activity = None
