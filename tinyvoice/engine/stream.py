@@ -215,6 +215,12 @@ class Stream:
             self._news.clear()
             await self._news.wait()
 
+    def read(self) -> list[Event]:
+        """Take the events that are there now, without waiting."""
+        events = list(self._events)
+        self._events.clear()
+        return events
+
     def _deliver(self, events: list[Event], replies: list[tuple[Command, Any]]) -> None:
         """Take what a step of the engine brought. Runs in the event loop."""
         for event in events:
