@@ -16,6 +16,7 @@ import soundfile
 
 from tests.cli.conftest import Program
 from tests.miniature import clip, write_checkpoint
+from tinyvoice.benchmark.speech import bundled_speech
 from tinyvoice.cli.app import main
 from tinyvoice.cli.demo import RECORDING
 from tinyvoice.model.modeling import ASRModel
@@ -248,6 +249,72 @@ class TestBadInput:
         assert result.code == 1
         assert result.err.count("\n") == 1
         assert name in result.err
+
+
+class TestStreamed:
+    """Through the engine, with the embedded model and real speech."""
+
+    @pytest.fixture
+    def speech(self, recordings: Path) -> list[str]:
+        for number in (0, 2):
+            samples = np.pad(bundled_speech()[number].samples, (4000, 12000))
+            soundfile.write(f"speech{number}.wav", samples, 16000)
+        return ["speech0.wav", "speech2.wav"]
+
+    def test_gives_the_words_of_the_utterances(
+        self, transcribe: Transcribe, speech: list[str]
+    ) -> None:
+        offline = transcribe(*speech, "-m", "embedded")
+        assert offline.out.count("\n") == 2
+        for option in (["--batch-size", "1"], ["--speed", "20"]):
+            assert transcribe(*speech, "-m", "embedded", "--stream", *option) == offline
+
+    def test_offline_stands_beside_it(self, transcribe: Transcribe, speech: list[str]) -> None:
+        text = transcribe(speech[0], "-m", "embedded").out
+        options = ["-m", "embedded", "--stream", "--compare"]
+        assert transcribe(speech[0], *options).out == f"streamed  {text}offline   {text}"
+        several = transcribe(*speech, *options).out
+        assert several.startswith(f"{speech[0]}:\nstreamed  {text}offline   {text}{speech[1]}:\n")
+
+    def test_json_tells_the_utterances(self, transcribe: Transcribe, speech: list[str]) -> None:
+        options = ["-m", "embedded", "--stream", "--json", "--words", "--compare"]
+        record = json.loads(transcribe(speech[1], *options).out)
+        (utterance,) = record["utterances"]
+        assert utterance["text"] == record["text"] == record["offline"]
+        assert 0.2 < utterance["start"] < utterance["end"] < record["duration"]
+        assert [word["text"] for word in record["words"]] == record["text"].split()
+        assert all(
+            0.1 < word["start"] < word["end"] < record["duration"] for word in record["words"]
+        )
+
+    def test_subtitles(self, transcribe: Transcribe, speech: list[str]) -> None:
+        srt = transcribe(speech[0], "-m", "embedded", "--stream", "--srt").out
+        assert re.match(r"1\n00:00:00,\d{3} --> 00:00:0\d,\d{3}\n\w", srt)
+
+    def test_no_speech_gives_no_text(self, transcribe: Transcribe, recordings: Path) -> None:
+        soundfile.write("silence.wav", np.zeros(32000), 16000)
+        assert transcribe("silence.wav", "-m", "embedded", "--stream") == Result(0, "\n", "")
+        record = json.loads(transcribe("silence.wav", "-m", "embedded", "--stream", "--json").out)
+        assert (record["text"], record["utterances"], record["duration"]) == ("", [], 2.0)
+
+    def test_partials_are_shown_on_a_terminal_and_go(
+        self, transcribe: Transcribe, speech: list[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+        result = transcribe(speech[0], "-m", "embedded", "--stream")
+        lines = result.err.split("\r\x1b[2K")
+        assert len(lines) > 4
+        assert lines[-1] == ""
+        assert any("\x1b[2m" in line for line in lines)
+        assert "\x1b" not in result.out
+
+    @pytest.mark.parametrize(
+        "options", [["--compare"], ["--speed", "1"], ["--stream", "--compare", "--srt"]]
+    )
+    def test_options_that_do_not_go_together(
+        self, transcribe: Transcribe, recordings: Path, options: list[str]
+    ) -> None:
+        assert transcribe("a.wav", *options).code == 2
 
 
 def test_the_program_itself(

@@ -13,11 +13,11 @@ import logging
 import os
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
 import typer
 
@@ -28,6 +28,7 @@ from tinyvoice.errors import AudioError, TinyvoiceError
 
 if TYPE_CHECKING:
     from tinyvoice.audio import Audio, AudioLimits
+    from tinyvoice.cli.streamed import StreamedRecording
     from tinyvoice.model.modeling import ASRModel
     from tinyvoice.model.transcript import Transcript
 
@@ -81,6 +82,29 @@ def transcribe(
     words: Annotated[
         bool, typer.Option("--words", "-w", help="Add times and a confidence for each word.")
     ] = False,
+    stream: Annotated[
+        bool,
+        typer.Option(
+            "--stream",
+            help="Play the recordings into the streaming engine, which ends an utterance at each "
+            "pause; partials are shown on a terminal.",
+        ),
+    ] = False,
+    compare: Annotated[
+        bool,
+        typer.Option("--compare", help="With --stream: the offline transcript beside it."),
+    ] = False,
+    speed: Annotated[
+        float | None,
+        typer.Option(
+            "--speed",
+            metavar="FACTOR",
+            min=0.01,
+            max=10_000.0,
+            help="With --stream: 1 plays at speaking pace; without it as fast as it goes. "
+            "The result is the same.",
+        ),
+    ] = None,
     model: ModelName = "embedded",
     device: Annotated[
         Device, typer.Option("--device", help="Where to compute; auto takes the fastest.")
@@ -134,20 +158,27 @@ def transcribe(
             f"subtitles of several files need a folder: add --output DIR to --{layout}",
             param_hint="--output",
         )
+    if not stream and (compare or speed is not None):
+        raise typer.BadParameter("needs --stream", param_hint="--compare" if compare else "--speed")
+    if compare and layout in (OutputFormat.SRT, OutputFormat.VTT):
+        raise typer.BadParameter("goes with text and --json only", param_hint="--compare")
     limits = AudioLimits(max_seconds=max_duration, max_bytes=int(max_size * (1 << 20)))
     writer = _Writer(layout, words, [_display_name(file) for file in files], output)
     timed = words or layout in (OutputFormat.SRT, OutputFormat.VTT)
     options = {"device": device.value, "dtype": dtype.value, "load_in_8bit": int8}
-    with Activity("Reading", total=len(files)) as activity:
-        loaded: ASRModel | None = None
+    with Activity("Reading", total=len(files)) as activity, ExitStack() as stack:
+        transcriber: _Transcriber | None = None
         reader = _Reader(files, limits, activity)
         failures = 0
         for clips in reader.batches(batch_size):
-            if loaded is None:
+            if transcriber is None:
                 activity.describe(f"Loading the model {model}")
                 loaded = load_model(model, **options)
+                transcriber = _Offline(loaded, timed, batch_size)
+                if stream:
+                    transcriber = _Streamed(stack, transcriber, speed, compare)
             activity.describe("Transcribing " + clips[0].name)
-            results = _transcribe(loaded, [clip.audio for clip in clips], timed, batch_size)
+            results = transcriber([clip.audio for clip in clips])
             for clip, result in zip(clips, results, strict=True):
                 if isinstance(result, TinyvoiceError):
                     print_error(_about(clip.name, result))
@@ -280,17 +311,66 @@ def _uncollected() -> Iterator[None]:
         gc.enable()
 
 
-def _transcribe(
-    model: ASRModel, clips: Sequence[Audio], timed: bool, batch_size: int
-) -> list[Transcript | TinyvoiceError]:
-    """Transcribe clips together; if one of them makes that fail, one by one."""
-    options: dict[str, Any] = {"word_timestamps": timed, "batch_size": batch_size}
-    try:
-        return model.transcribe(list(clips), **options)
-    except TinyvoiceError as error:
-        if len(clips) == 1:
-            return [error]
-    return [_transcribe(model, [clip], timed, batch_size)[0] for clip in clips]
+@dataclass(frozen=True)
+class _Outcome:
+    """What a recording gave; the other ways of transcribing it where they were asked for."""
+
+    transcript: Transcript
+    streamed: StreamedRecording | None = None
+    offline: Transcript | None = None
+    """Set where it is to be shown beside what was streamed."""
+
+
+class _Transcriber(Protocol):
+    def __call__(self, clips: Sequence[Audio], /) -> list[_Outcome | TinyvoiceError]:
+        """Transcribe clips; for one that cannot be, the error."""
+
+
+class _Offline:
+    """Transcribes clips whole."""
+
+    def __init__(self, model: ASRModel, timed: bool, batch_size: int) -> None:
+        self.model, self.timed, self.batch_size = model, timed, batch_size
+
+    def __call__(self, clips: Sequence[Audio]) -> list[_Outcome | TinyvoiceError]:
+        """Transcribe clips together; if one of them makes that fail, one by one."""
+        options: dict[str, Any] = {"word_timestamps": self.timed, "batch_size": self.batch_size}
+        try:
+            return [_Outcome(found) for found in self.model.transcribe(list(clips), **options)]
+        except TinyvoiceError as error:
+            if len(clips) == 1:
+                return [error]
+        return [self([clip])[0] for clip in clips]
+
+
+class _Streamed:
+    """Plays clips into an engine, which the stack closes."""
+
+    def __init__(
+        self, stack: ExitStack, offline: _Offline, speed: float | None, compare: bool
+    ) -> None:
+        from tinyvoice.cli.streamed import StreamedTranscriber
+
+        self._offline = offline if compare else None
+        self._engine = stack.enter_context(
+            StreamedTranscriber(
+                offline.model, word_times=offline.timed, at_once=offline.batch_size, speed=speed
+            )
+        )
+
+    def __call__(self, clips: Sequence[Audio]) -> list[_Outcome | TinyvoiceError]:
+        return [
+            streamed if isinstance(streamed, TinyvoiceError) else self._outcome(clip, streamed)
+            for clip, streamed in zip(clips, self._engine(clips), strict=True)
+        ]
+
+    def _outcome(self, clip: Audio, streamed: StreamedRecording) -> _Outcome | TinyvoiceError:
+        if self._offline is None:
+            return _Outcome(streamed.transcript, streamed)
+        offline = self._offline([clip])[0]
+        if isinstance(offline, TinyvoiceError):
+            return offline
+        return _Outcome(streamed.transcript, streamed, offline.transcript)
 
 
 def _about(name: str, error: TinyvoiceError) -> str:
@@ -316,11 +396,13 @@ class _Writer:
                     "choose another one."
                 ) from error
 
-    def write(self, name: str, transcript: Transcript) -> str:
+    def write(self, name: str, outcome: _Outcome) -> str:
         """Return what belongs on standard output: the result, or where it has been written."""
-        content = self._format(name, transcript)
+        content = self._format(name, outcome)
         if name not in self._targets:
-            prefix = f"{name}: " if self._several and self._layout is OutputFormat.TEXT else ""
+            between = " " if outcome.offline is None else "\n"
+            named = self._several and self._layout is OutputFormat.TEXT
+            prefix = f"{name}:{between}" if named else ""
             return prefix + content.removesuffix("\n")
         target = self._targets[name]
         try:
@@ -331,11 +413,14 @@ class _Writer:
             ) from error
         return str(target)
 
-    def _format(self, name: str, transcript: Transcript) -> str:
+    def _format(self, name: str, outcome: _Outcome) -> str:
+        transcript = outcome.transcript
         if self._layout is OutputFormat.JSON:
-            return json.dumps(_record(name, transcript, self._words), ensure_ascii=False) + "\n"
+            return json.dumps(_record(name, outcome, self._words), ensure_ascii=False) + "\n"
         if self._layout is OutputFormat.TEXT:
             lines = [transcript.text]
+            if outcome.offline is not None:
+                lines = [f"streamed  {transcript.text}", f"offline   {outcome.offline.text}"]
             if self._words:
                 lines += [
                     f"{word.start:9.3f} {word.end:9.3f} {word.confidence:6.3f}  {word.text}"
@@ -348,7 +433,8 @@ class _Writer:
         return (format_srt if self._layout is OutputFormat.SRT else format_vtt)(make_cues(timed))
 
 
-def _record(name: str, transcript: Transcript, words: bool) -> dict[str, Any]:
+def _record(name: str, outcome: _Outcome, words: bool) -> dict[str, Any]:
+    transcript = outcome.transcript
     record: dict[str, Any] = {
         "file": name,
         "text": transcript.text,
@@ -365,6 +451,18 @@ def _record(name: str, transcript: Transcript, words: bool) -> dict[str, Any]:
             }
             for word in transcript.words
         ]
+    if outcome.streamed is not None:
+        record["utterances"] = [
+            {
+                "text": final.text,
+                "start": round(final.start, 3),
+                "end": round(final.end, 3),
+                "confidence": _rounded(final.confidence),
+            }
+            for final in outcome.streamed.finals
+        ]
+    if outcome.offline is not None:
+        record["offline"] = outcome.offline.text
     return record
 
 

@@ -9,7 +9,7 @@ here, and nothing is shown.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncGenerator, Iterable
 from typing import Any
 
 import numpy as np
@@ -35,7 +35,7 @@ async def stream_recording(
     speed: float | None = None,
     settings: StreamSettings | None = None,
     **changes: Any,
-) -> AsyncIterator[Event]:
+) -> AsyncGenerator[Event, None]:
     """The events of a recording that is played into a stream of its own.
 
     Args:
