@@ -13,29 +13,29 @@ matrix, without padding, and only attention is done stream by stream, on views o
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from tinyvoice.engine.encoder_state import EncoderState
-from tinyvoice.engine.features import IncrementalLogMel
+from tinyvoice.engine.features import LogMelFrames
+from tinyvoice.engine.incremental_encoder import (
+    MEL_PER_FRAME,
+    EncodedFrames,
+    IncrementalEncoder,
+)
 from tinyvoice.engine.packed_layers import PackedLayers, Segment, Span
-from tinyvoice.engine.projection import AudioEmbeddings, IncrementalProjection
 from tinyvoice.errors import ConfigurationError
 from tinyvoice.model.encoder import convolve_features, encoder_lengths
 from tinyvoice.model.modeling import ASRModel
 
 DEFAULT_BLOCK_FRAMES = 12
 
-# The second convolution halves the rate; both together reach two feature frames to either side.
-MEL_PER_FRAME = 2
+# The two convolutions together reach two feature frames to either side.
 CONTEXT_MEL = 2
 
 
-class BlockCacheEncoder:
+class BlockCacheEncoder(IncrementalEncoder):
     """Streaming encoder with cached blocks; see the module's description.
 
     Args:
@@ -54,69 +54,39 @@ class BlockCacheEncoder:
                 f"block_frames is {block_frames}; a block needs at least one frame.",
                 key="block_frames",
             )
+        super().__init__(model)
         self.block_frames = block_frames
-        self._tower: Any = model.audio_tower
-        self._weight: Tensor = self._tower.conv1.weight
-        self._log_mel = IncrementalLogMel(model.need_processor(), self._weight.device)
-        self._projection = IncrementalProjection(model)
         self._layers = PackedLayers(self._tower)
 
     def new_state(self) -> EncoderState:
-        """The state of a new utterance."""
-        return EncoderState(
-            self._log_mel.new_state(),
-            self._projection.new_state(),
-            self._weight.new_empty(0, self._log_mel.mels),
-            self._projection.no_embeddings(),
-            cache=self._layers.new_cache(),
-        )
+        """The state of a new utterance; it holds all memory used for it."""
+        state = super().new_state()
+        state.cache = self._layers.new_cache()
+        return state
 
-    @torch.inference_mode()
-    def advance(
-        self, states: Sequence[EncoderState], samples: Sequence[NDArray[np.float32]]
-    ) -> list[AudioEmbeddings]:
-        """Move several utterances on by their new audio.
-
-        ``samples`` holds each one's new samples at the model's sample rate, ``(samples,)`` float32
-        in [-1, 1], of any length. Returns each one's newly frozen embeddings and its provisional
-        tail. The states change only when all of it has succeeded.
-        """
-        log_mels, frames = self._log_mel.advance([s.log_mel for s in states], samples)
+    def _encode(
+        self, states: Sequence[EncoderState], frames: Sequence[LogMelFrames]
+    ) -> list[EncodedFrames]:
+        """The blocks that are complete now, and provisionally what there is of the next one."""
         mels = [
             torch.cat((state.mel, new.normalised().to(state.mel.dtype)))
             for state, new in zip(states, frames, strict=True)
         ]
-        results = [
-            AudioEmbeddings(self._projection.no_embeddings(), state.tail) for state in states
-        ]
-        active = [i for i, new in enumerate(frames) if len(new.log_mel) and len(samples[i])]
-        if active:
-            chosen = [states[i] for i in active]
-            finals = [self._final_frames(log_mels[i].frames) for i in active]
-            hidden = self._encode(chosen, [mels[i] for i in active])
-            projections, embeddings = self._projection.advance(
-                [state.projection for state in chosen],
-                [
-                    rows[: end - s.frames]
-                    for rows, end, s in zip(hidden, finals, chosen, strict=True)
-                ],
-                [
-                    rows[end - s.frames :]
-                    for rows, end, s in zip(hidden, finals, chosen, strict=True)
-                ],
+        hidden, spans = self._convolve(states, mels)
+        caches = [state.cache for state in states if state.cache is not None]
+        hidden = self._layers(hidden, spans, self._segments(spans), caches)
+        encoded = []
+        for state, new, mel, span in zip(states, frames, mels, spans, strict=True):
+            final = self._final_frames(state.log_mel.frames + new.final)
+            edge = span.start + final - state.frames
+            unused = self._first_mel(final) - self._first_mel(state.frames)
+            known = len(mel) - len(new.log_mel) + new.final
+            encoded.append(
+                EncodedFrames(
+                    hidden[span.start : edge], hidden[edge : span.end], mel[unused:known].clone()
+                )
             )
-            for at, index in enumerate(active):
-                state, embedded = states[index], embeddings[at]
-                keep = self._first_mel(finals[at]) - self._first_mel(state.frames)
-                known = len(mels[index]) - (len(frames[index].log_mel) - frames[index].final)
-                state.mel = mels[index][keep:known].clone()
-                state.frames, state.projection = finals[at], projections[at]
-                state.tokens += len(embedded.frozen)
-                state.tail = embedded.tail
-                results[index] = embedded
-        for state, log_mel in zip(states, log_mels, strict=True):
-            state.log_mel = log_mel
-        return results
+        return encoded
 
     def _final_frames(self, mel_frames: int) -> int:
         """Encoder frames in whole blocks, all of their right context there."""
@@ -127,13 +97,6 @@ class BlockCacheEncoder:
     def _first_mel(frames: int) -> int:
         """The first feature frame that encoder frames from ``frames`` on depend on."""
         return max(0, frames * MEL_PER_FRAME - CONTEXT_MEL)
-
-    def _encode(self, states: Sequence[EncoderState], mels: Sequence[Tensor]) -> list[Tensor]:
-        """Each stream's encoder frames from its first that is not final, ``(frames, width)``."""
-        hidden, spans = self._convolve(states, mels)
-        caches = [state.cache for state in states if state.cache is not None]
-        hidden = self._layers(hidden, spans, self._segments(spans), caches)
-        return [hidden[span.start : span.end] for span in spans]
 
     def _convolve(
         self, states: Sequence[EncoderState], mels: Sequence[Tensor]

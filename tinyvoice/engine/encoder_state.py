@@ -1,4 +1,4 @@
-"""What an incremental encoder keeps of one utterance, in either form."""
+"""What an incremental encoder keeps of one utterance, whichever its form."""
 
 from __future__ import annotations
 

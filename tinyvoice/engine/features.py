@@ -33,7 +33,7 @@ LEAST_MAXIMUM = 0.0
 
 @dataclass(frozen=True)
 class LogMelState:
-    """What an utterance's next frames need: less than one window of samples, whatever its age."""
+    """What an utterance's next frames need: less than a window and a hop of samples, at any age."""
 
     pending: NDArray[np.float32]
     """Samples from the start of the next frame's window on."""

@@ -13,16 +13,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from tinyvoice.engine.encoder_state import EncoderState
-from tinyvoice.engine.features import IncrementalLogMel, LogMelFrames, normalise
-from tinyvoice.engine.projection import AudioEmbeddings, IncrementalProjection
+from tinyvoice.engine.features import LogMelFrames, normalise
+from tinyvoice.engine.incremental_encoder import (
+    MEL_PER_FRAME,
+    EncodedFrames,
+    IncrementalEncoder,
+)
 from tinyvoice.errors import ConfigurationError
 from tinyvoice.model.encoder import encode_features, encoder_lengths
 from tinyvoice.model.modeling import ASRModel
@@ -32,9 +33,6 @@ DEFAULT_RIGHT_S = 0.64
 
 # New audio that one window takes beside its context; more at once is taken in several windows.
 STEP_S = 0.64
-
-# The second convolution halves the rate.
-MEL_PER_FRAME = 2
 
 
 @dataclass(frozen=True)
@@ -50,7 +48,7 @@ class Window:
     freeze: int
 
 
-class FrozenWindowEncoder:
+class FrozenWindowEncoder(IncrementalEncoder):
     """Streaming encoder over a sliding window; see the module's description.
 
     Args:
@@ -71,64 +69,23 @@ class FrozenWindowEncoder:
                 raise ConfigurationError(
                     f"{key} is {seconds}; context is zero seconds or more.", key=key
                 )
-        processor = model.need_processor()
-        self._tower: Any = model.audio_tower
-        self._weight: Tensor = self._tower.conv1.weight
-        self._log_mel = IncrementalLogMel(processor, self._weight.device)
-        self._projection = IncrementalProjection(model)
-        frame_s = processor.hop_seconds * MEL_PER_FRAME
+        super().__init__(model)
         # The convolutions look one frame ahead, so the frame at the edge is never frozen.
-        self._right = max(1, round(right_s / frame_s))
-        step = max(1, round(STEP_S / frame_s))
-        self._window = round(left_s / frame_s) + step + self._right
-        self._step = step
-
-    def new_state(self) -> EncoderState:
-        """The state of a new utterance."""
-        return EncoderState(
-            self._log_mel.new_state(),
-            self._projection.new_state(),
-            torch.empty(0, self._log_mel.mels, device=self._weight.device),
-            self._projection.no_embeddings(),
-        )
-
-    @torch.inference_mode()
-    def advance(
-        self, states: Sequence[EncoderState], samples: Sequence[NDArray[np.float32]]
-    ) -> list[AudioEmbeddings]:
-        """Move several utterances on by their new audio.
-
-        ``samples`` holds each one's new samples at the model's sample rate, ``(samples,)`` float32
-        in [-1, 1], of any length. Returns each one's newly frozen embeddings and its provisional
-        tail. The states change only when all of it has succeeded.
-        """
-        log_mels, frames = self._log_mel.advance([s.log_mel for s in states], samples)
-        results = [
-            AudioEmbeddings(self._projection.no_embeddings(), state.tail) for state in states
-        ]
-        active = [i for i, new in enumerate(frames) if len(new.log_mel) and len(samples[i])]
-        if active:
-            chosen = [states[i] for i in active]
-            final, tails = self._encode(chosen, [frames[i] for i in active])
-            projections, embeddings = self._projection.advance(
-                [state.projection for state in chosen], final, tails
-            )
-            for at, index in enumerate(active):
-                state, embedded = states[index], embeddings[at]
-                state.mel = self._kept(state, frames[index])
-                state.frames += len(final[at])
-                state.projection = projections[at]
-                state.tokens += len(embedded.frozen)
-                state.tail = embedded.tail
-                results[index] = embedded
-        for state, log_mel in zip(states, log_mels, strict=True):
-            state.log_mel = log_mel
-        return results
+        self._right = max(1, round(right_s / self._frame_s))
+        self._step = max(1, round(STEP_S / self._frame_s))
+        self._window = round(left_s / self._frame_s) + self._step + self._right
 
     def _encode(
         self, states: Sequence[EncoderState], frames: Sequence[LogMelFrames]
-    ) -> tuple[list[Tensor], list[Tensor]]:
-        """Each stream's newly final and its provisional encoder frames, (frames, width)."""
+    ) -> list[EncodedFrames]:
+        """Encode the windows of all streams; each stream's last one gives its tail.
+
+        ``state.mel`` holds frames before the clamp: a window is clamped to the loudest bin heard.
+        """
+        mels = [
+            torch.cat((state.mel, new.log_mel)) for state, new in zip(states, frames, strict=True)
+        ]
+        firsts = [state.log_mel.frames - len(state.mel) for state in states]
         windows = [
             window
             for stream, (state, new) in enumerate(zip(states, frames, strict=True))
@@ -136,18 +93,20 @@ class FrozenWindowEncoder:
         ]
         features = []
         for window in windows:
-            state, new = states[window.stream], frames[window.stream]
-            mel = torch.cat((state.mel, new.log_mel)) if len(state.mel) else new.log_mel
-            first = state.log_mel.frames - len(state.mel)
-            cut = mel[window.start * MEL_PER_FRAME - first : window.mel_end - first]
-            features.append(normalise(cut, new.maxima[-1:]).to(self._weight.dtype))
+            first = firsts[window.stream]
+            cut = mels[window.stream][window.start * MEL_PER_FRAME - first : window.mel_end - first]
+            maximum = frames[window.stream].maxima[-1:]
+            features.append(normalise(cut, maximum).to(self._weight.dtype))
         final: list[list[Tensor]] = [[] for _ in states]
-        tails: list[Tensor] = [self._weight.new_empty(0) for _ in states]
+        tails: dict[int, Tensor] = {}
         for window, hidden in zip(windows, self._encode_windows(features), strict=True):
-            frozen = slice(window.frozen - window.start, window.freeze - window.start)
-            final[window.stream].append(hidden[frozen])
-            tails[window.stream] = hidden[frozen.stop :]
-        return [torch.cat(rows) for rows in final], tails
+            edge = window.freeze - window.start
+            final[window.stream].append(hidden[window.frozen - window.start : edge])
+            tails[window.stream] = hidden[edge:]
+        return [
+            EncodedFrames(torch.cat(final[i]), tails[i], self._kept(mels[i], firsts[i], frames[i]))
+            for i in range(len(states))
+        ]
 
     def _windows(self, stream: int, state: EncoderState, new: LogMelFrames) -> list[Window]:
         """The windows of one update; the last one reaches the live edge."""
@@ -192,10 +151,9 @@ class FrozenWindowEncoder:
                 encoded[index] = hidden[at, : encoder_lengths(self._tower, counts[at])]
         return encoded
 
-    def _kept(self, state: EncoderState, new: LogMelFrames) -> Tensor:
-        """The final feature frames that later windows may hold."""
-        mel = torch.cat((state.mel, new.log_mel[: new.final]))
-        first = state.log_mel.frames - len(state.mel)
-        edge: int = encoder_lengths(self._tower, state.log_mel.frames + len(new.log_mel))
+    def _kept(self, mel: Tensor, first: int, new: LogMelFrames) -> Tensor:
+        """The final ones of feature frames from ``first`` on that later windows may hold."""
+        final = len(mel) - len(new.log_mel) + new.final
+        edge: int = encoder_lengths(self._tower, first + len(mel))
         start = max(0, edge - 1 - self._window) * MEL_PER_FRAME
-        return mel[max(0, start - first) :].clone()
+        return mel[max(0, start - first) : final].clone()

@@ -49,16 +49,17 @@ class IncrementalProjection:
 
     def __init__(self, model: ASRModel) -> None:
         projector = model.projector
-        if getattr(projector, "group_frames", None) is None:
+        group: int | None = getattr(projector, "group_frames", None)
+        if group is None:
             raise ConfigurationError(
                 f"The projector {model.config.projector_type!r} does not say which frames make up "
                 "a token, so it cannot be streamed: set group_frames on its class.",
                 key="projector_type",
             )
         self._model = model
-        self._group: int = projector.group_frames
+        self._group = group
         self._context: int = projector.context_groups
-        self._group_tokens: int = projector.output_length(self._group)
+        self._group_tokens: int = projector.output_length(group)
 
     def new_state(self) -> ProjectionState:
         """The state of an utterance without frames."""

@@ -242,7 +242,7 @@ class MoEProjector(Projector):
         scores = torch.softmax(logits, dim=-1, dtype=torch.float32).type_as(tokens)
         self._auxiliary_loss = self._router_loss(logits, scores) if self.training else None
         output = self.shared_expert(tokens) + self._routed(tokens, scores)
-        return output.reshape(*stacked.shape[:2], -1)
+        return output.reshape(*stacked.shape[:2], output.shape[-1])
 
     def _routed(self, tokens: Tensor, scores: Tensor) -> Tensor:
         """Weighted sum of each token's best experts, (tokens, llm_dim)."""
