@@ -30,6 +30,7 @@ COMMAND_GROUP = "tinyvoice.commands"
 
 BUILT_IN = {
     "transcribe": "tinyvoice.cli.transcribe:app",
+    "listen": "tinyvoice.cli.listen:app",
     "demo": "tinyvoice.cli.demo:app",
     "bench": "tinyvoice.cli.bench:app",
     "models": "tinyvoice.cli.models:app",
