@@ -207,6 +207,8 @@ class StreamingEngine:
                     stream = self._streams.get(id(live))
                     if stream is not None:
                         stream._deliver(events, replies)
+                for stream in self._streams.values():
+                    stream._room.set()  # some of the audio that waited has been heard
 
     def _step(self) -> tuple[list[Telling], bool]:
         assert self._scheduler is not None

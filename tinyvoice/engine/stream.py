@@ -242,7 +242,6 @@ class Stream:
         for command, outcome in replies:
             command.done(outcome)
         self._news.set()
-        self._room.set()
 
     def _fail(self, error: TinyvoiceError) -> None:
         for answer in self._answers:
