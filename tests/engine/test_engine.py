@@ -21,13 +21,11 @@ from tests.engine.hearing import (
     play,
     said,
 )
-from tinyvoice.audio.files import load_audio
 from tinyvoice.benchmark.speech import Clip
 from tinyvoice.engine import (
     EngineClosedError,
     EngineFullError,
     EngineSettings,
-    Event,
     Failed,
     Final,
     Partial,
@@ -362,10 +360,14 @@ class TestLimits:
         samples = padded(clips[13].samples, 0.2, 0.7)
         async with StreamingEngine(model, EngineSettings(max_unread_events=10)) as engine:
             stream = await engine.stream().open()
-            with pytest.raises((UnreadEventsError, StreamClosedError)):
+
+            async def feed_on() -> None:
                 for _ in range(10):
                     await stream.feed(pcm16(samples))
                     await stream.flush()
+
+            with pytest.raises((UnreadEventsError, StreamClosedError)):
+                await feed_on()
             last = [event async for event in stream][-1]
             assert isinstance(last, Failed)
             assert isinstance(last.error, UnreadEventsError)
@@ -433,13 +435,13 @@ class TestAloneInCompany:
             del stream
             gc.collect()
             assert not [reference for reference in references if reference() is not None]
-            assert engine._need_runner().decoder.open_slots == 0
+            assert engine._need_runner().decoder.cache.in_use == 0
 
 
 async def test_the_event_loop_is_never_kept_waiting(
     model: ASRModel, clips: list[Clip], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """CPU time of the loop's own callbacks: that of the worker does not count, nor other programs'."""
+    """CPU time of the loop's own callbacks; neither the worker's nor other programs' counts."""
     longest = 0.0
     run = asyncio.events.Handle._run
 
@@ -463,12 +465,3 @@ async def test_by_name_it_loads_the_model_itself() -> None:
         assert engine.ready
         assert engine.model.dtype is not None
     assert not engine.ready
-
-
-async def test_a_recording_of_the_command_line(model: ASRModel) -> None:
-    from tinyvoice.cli.demo import RECORDING, SPOKEN
-
-    audio = load_audio(RECORDING)
-    async with StreamingEngine(model) as engine:
-        text = said(await play(engine, padded(audio.samples)))
-    assert text == SPOKEN
