@@ -1,317 +1,300 @@
-"""What `tinyvoice listen` shows of a live stream: a changing screen, plain lines, or JSON.
+"""One session of `tinyvoice listen`: sound goes into a stream, events come out to a view.
 
-Three views take the same events. :class:`Screen` redraws the bottom of a terminal, where words
-still change, and leaves finals above it; :class:`Lines` writes finals only, for files and pipes;
-:class:`JsonLines` writes every event. :class:`Latencies` measures, in the words of
-`tinyvoice.metrics`, what the screen and the summary tell. None of them touches audio.
+Here are the sources (a microphone, or a recording played at the pace of speech), the loop between
+them and the engine, and the ways to end it. What is shown is the view's business.
 """
 
 from __future__ import annotations
 
-import json
-import math
-import time
-from collections import deque
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
-from typing import Any, Protocol
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
+from dataclasses import dataclass
+from typing import Any
 
-from rich.console import Console, Group
-from rich.live import Live
-from rich.text import Text
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
 
-from tinyvoice.engine.events import Event, Failed, Final, Partial, SpeechEnded, SpeechStarted
-from tinyvoice.metrics import (
-    Distribution,
-    Update,
-    UtteranceRecord,
-    distribution,
-    first_partial,
-    partial_lags,
-    time_to_final,
-)
+from tinyvoice.audio.files import SAMPLE_RATE, Audio
+from tinyvoice.audio.microphone import InputDevice, Microphone
+from tinyvoice.cli.app import debugging, print_warning
+from tinyvoice.cli.live_view import JsonLines, Latencies, Lines, Screen, View
+from tinyvoice.cli.progress import Activity
+from tinyvoice.cli.recorder import Recorder
+from tinyvoice.engine import Failed, Stream, StreamingEngine, StreamSettings
+from tinyvoice.errors import TinyvoiceError
+from tinyvoice.model.modeling import ASRModel
 
-EVENT_NAMES: dict[type, str] = {
-    SpeechStarted: "speech_started",
-    Partial: "partial",
-    SpeechEnded: "speech_ended",
-    Final: "final",
-    Failed: "failed",
-}
-"""What the key ``type`` of a line says."""
-
-_DECIMALS = 4
-_QUIETEST_DB = -60.0
-_METER_CELLS = 20
-_REDRAW_S = 0.1
-_REMEMBERED_PACKETS = 8192
-_REMEMBERED_UTTERANCES = 1000
+PACKET_S = 0.02
+"""Sound in a packet of a recording that is played."""
 
 
-def event_record(event: Event) -> dict[str, Any]:
-    """An event as what a JSON line holds: its type, then its fields; an error as its sentence."""
-    record: dict[str, Any] = {"type": EVENT_NAMES[type(event)]}
-    if isinstance(event, Failed):
-        return record | {"error": str(event.error), "at": round(event.at, _DECIMALS)}
-    return record | _rounded(asdict(event))
+@dataclass(frozen=True)
+class Session:
+    """What the user asked for.
 
+    Attributes:
+        source: a microphone to open, or a recording to play.
+        settings: how the stream is cut into utterances.
+        speed: pace of a recording; 1 is that of speech.
+        seconds: sound after which to stop, None for no end.
+        as_json: whether every event goes to standard output as JSON.
+        save: where sound and transcript are kept, see `save_paths`; None for nowhere.
+    """
 
-def _rounded(value: Any) -> Any:
-    if isinstance(value, float):
-        return round(value, _DECIMALS)
-    if isinstance(value, dict):
-        return {key: _rounded(entry) for key, entry in value.items()}
-    if isinstance(value, list | tuple):
-        return [_rounded(entry) for entry in value]
-    return value
-
-
-def time_stamp(seconds: float) -> str:
-    """A time in the stream as ``[mm:ss.s]``; an hour is 60 minutes."""
-    tenths = round(seconds * 10)
-    return f"[{tenths // 600:02d}:{tenths % 600 / 10:04.1f}]"
-
-
-def final_line(final: Final) -> str:
-    """A final with the time at which it begins."""
-    return f"{time_stamp(final.start)} {final.text.strip()}"
-
-
-# Latency -------------------------------------------------------------------------------------
+    source: InputDevice | Audio
+    settings: StreamSettings
+    speed: float = 1.0
+    seconds: float | None = None
+    as_json: bool = False
+    save: str | None = None
 
 
 @dataclass
-class _Utterance:
-    started: float | None = None
-    """Audio time at which the speech began; None where nothing told it."""
-    decided: float | None = None
-    """Audio time at which its end was decided."""
-    updates: list[Update] = field(default_factory=list)
+class _Source:
+    """Sound to feed: packets in a format, until it ends."""
+
+    name: str
+    sample_rate: int
+    channels: int
+    encoding: str
+    packets: AsyncIterator[NDArray[Any]]
+    overruns: Callable[[], int]
+    """Times that sound was lost."""
 
 
-class Latencies:
-    """Times of a live stream, from the packets fed and the events received, with one wall clock."""
-
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self.last: UtteranceRecord | None = None
-        self.utterances = 0
-        self.speech_s = 0.0
-        self.fed_s = 0.0
-        self._clock = clock
-        self._packets: deque[tuple[float, float]] = deque(maxlen=_REMEMBERED_PACKETS)
-        self._open: dict[int, _Utterance] = {}
-        self._records: deque[UtteranceRecord] = deque(maxlen=_REMEMBERED_UTTERANCES)
-
-    def fed(self, seconds: float) -> None:
-        """Another ``seconds`` of audio were fed just now."""
-        self.fed_s += seconds
-        self._packets.append((self.fed_s, self._clock()))
-
-    def received(self, event: Event) -> None:
-        """An event was read just now."""
-        if isinstance(event, Failed):
-            return
-        utterance = self._open.setdefault(event.utterance, _Utterance())
-        if isinstance(event, SpeechStarted):
-            utterance.started = event.time
-        elif isinstance(event, SpeechEnded):
-            utterance.decided = event.at
-        elif isinstance(event, Partial):
-            utterance.updates.append(
-                Update(self._clock(), event.stable, event.tail, self.fed_s, event.at)
+@asynccontextmanager
+async def _open_source(session: Session) -> AsyncIterator[_Source]:
+    source = session.source
+    if isinstance(source, InputDevice):
+        async with Microphone(source) as microphone:
+            form = microphone.format
+            yield _Source(
+                name=source.name,
+                sample_rate=form.sample_rate,
+                channels=form.channels,
+                encoding="pcm16",
+                packets=aiter(microphone),
+                overruns=lambda: microphone.overruns,
             )
-        else:
-            del self._open[event.utterance]
-            self._complete(event, utterance)
-
-    def _complete(self, final: Final, utterance: _Utterance) -> None:
-        self.speech_s += final.end - final.start
-        if not final.text.strip():
-            return
-        self.utterances += 1
-        started = final.start if utterance.started is None else utterance.started
-        self.last = UtteranceRecord(
-            onset=self._wall(started),
-            voice_end=self._wall(final.end),
-            decided=None if utterance.decided is None else self._wall(utterance.decided),
-            updates=tuple(utterance.updates),
-            final=final.text,
-            received=self._clock(),
-        )
-        self._records.append(self.last)
-
-    def _wall(self, position: float) -> float:
-        """When the packet was fed that holds an audio position (seconds)."""
-        wall = self._clock()
-        for fed, at in reversed(self._packets):
-            if fed < position - 1e-6:
-                break
-            wall = at
-        return wall
-
-    def line(self) -> str:
-        """The last utterance's times; empty before the first."""
-        if self.last is None:
-            return ""
-        parts = []
-        waited = time_to_final(self.last)
-        if waited is not None:
-            parts.append(f"final after {_milliseconds(waited)}")
-        parts.append(f"first partial {_milliseconds(first_partial(self.last))}")
-        lag = distribution(partial_lags(self.last))
-        if lag is not None:
-            parts.append(f"partial lag {_milliseconds(lag.p50)}")
-        return ", ".join(parts)
-
-    def summary(self) -> str:
-        """The whole stream on one line or a few, for the end."""
-        counted = f"{self.utterances} utterance{'' if self.utterances == 1 else 's'}"
-        lines = [f"{counted}, {self.speech_s:.1f} s of speech in {self.fed_s:.1f} s of sound"]
-        for title, values in (
-            ("time to final", [time_to_final(record) for record in self._records]),
-            ("first partial", [first_partial(record) for record in self._records]),
-            ("partial lag", [lag for record in self._records for lag in partial_lags(record)]),
-        ):
-            spread = distribution(values)
-            if spread is not None:
-                lines.append(f"{title}: {_spread(spread)}")
-        return "\n".join(lines)
-
-
-def _spread(spread: Distribution) -> str:
-    return f"median {_milliseconds(spread.p50)}, 95 % within {_milliseconds(spread.p95)}"
-
-
-def _milliseconds(seconds: float) -> str:
-    return f"{seconds * 1000:.0f} ms"
-
-
-# Views ---------------------------------------------------------------------------------------
-
-
-class View(Protocol):
-    """Where events go; used as a context."""
-
-    def __enter__(self) -> View: ...
-
-    def __exit__(self, *exception: object) -> None: ...
-
-    def show(self, event: Event) -> None:
-        """An event has come."""
-
-    def level(self, peak: float) -> None:
-        """A packet whose loudest sample has this magnitude (0 to 1) has been fed."""
-
-    def warn(self, message: str) -> None:
-        """Something is not as it should be, and goes on."""
-
-
-class Lines:
-    """Finals on standard output, one a line."""
-
-    def __init__(self, warn: Callable[[str], None]) -> None:
-        self.warn = warn
-
-    def __enter__(self) -> Lines:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        pass
-
-    def show(self, event: Event) -> None:
-        """Write a final that has text."""
-        if isinstance(event, Final) and event.text.strip():
-            print(final_line(event), flush=True)
-
-    def level(self, peak: float) -> None:
-        """Nothing to show it on."""
-
-
-class JsonLines(Lines):
-    """Every event on standard output, one JSON object a line."""
-
-    def show(self, event: Event) -> None:
-        """Write an event."""
-        print(json.dumps(event_record(event), ensure_ascii=False), flush=True)
-
-
-class Screen:
-    """A terminal: finals scroll up; the words in flight, a level meter and times stay below."""
-
-    def __init__(self, console: Console, latencies: Latencies, hint: str) -> None:
-        self._console = console
-        self._latencies = latencies
-        self._hint = hint
-        self._live = Live(console=console, auto_refresh=False, transient=True)
-        self._partial: Partial | None = None
-        self._speaking = False
-        self._peak = 0.0
-        self._drawn = -math.inf
-
-    def __enter__(self) -> Screen:
-        self._live.__enter__()
-        self._draw()
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self._live.__exit__(None, None, None)
-
-    def show(self, event: Event) -> None:
-        """Draw an event at once."""
-        if isinstance(event, SpeechStarted):
-            self._speaking = True
-        elif isinstance(event, Partial):
-            self._partial = event
-        elif isinstance(event, SpeechEnded):
-            self._speaking = False
-        elif isinstance(event, Final):
-            self._partial = None
-            if event.text.strip():
-                self._console.print(finished(event))
-        self._draw()
-
-    def level(self, peak: float) -> None:
-        """Redraw with the loudest of the last tenth of a second."""
-        self._peak = max(self._peak, peak)
-        if time.monotonic() - self._drawn >= _REDRAW_S:
-            self._draw()
-            self._peak = 0.0
-
-    def warn(self, message: str) -> None:
-        """Leave a sentence above the words in flight."""
-        self._console.print(Text.assemble(("warning: ", "yellow bold"), message))
-
-    def _draw(self) -> None:
-        self._drawn = time.monotonic()
-        state = Text.assemble(
-            meter(self._peak),
-            ("  speech " if self._speaking else "         ", "green bold"),
-            (time_stamp(self._latencies.fed_s)[1:-1], "dim"),
-            ("  " + self._latencies.line(), "cyan"),
-        )
-        lines = [unfinished(self._partial), state, Text(self._hint, style="dim")]
-        self._live.update(Group(*lines), refresh=True)
-
-
-def finished(final: Final) -> Text:
-    """A final with its time stamp."""
-    return Text.assemble((time_stamp(final.start) + " ", "cyan"), final.text.strip())
-
-
-def unfinished(partial: Partial | None) -> Text:
-    """The words in flight: those that are stable plain, those that may change dim."""
-    if partial is None:
-        return Text()
-    return Text.assemble(partial.stable.lstrip(), (partial.tail, "dim"))
-
-
-def meter(peak: float) -> Text:
-    """A bar for the magnitude of a sample, 0 to 1, over 60 dB; red where it clips."""
-    decibels = 20 * math.log10(peak) if peak > 0 else -math.inf
-    share = min(1.0, max(0.0, 1 - decibels / _QUIETEST_DB))
-    cells = round(share * _METER_CELLS)
-    colour = "red" if decibels > -1 else "yellow" if decibels > -6 else "green"
-    shown = f"{max(decibels, _QUIETEST_DB):4.0f} dB"
-    return Text.assemble(
-        ("━" * cells, colour), ("━" * (_METER_CELLS - cells), "bright_black"), " ", shown
+        return
+    yield _Source(
+        name=source.source,
+        sample_rate=SAMPLE_RATE,
+        channels=1,
+        encoding="float32",
+        packets=_played(source.samples, session.speed),
+        overruns=lambda: 0,
     )
+
+
+async def _played(samples: NDArray[np.float32], speed: float) -> AsyncIterator[NDArray[np.float32]]:
+    """Packets of a recording, each when its last sample would have been recorded.
+
+    Times are absolute, so that one late packet does not delay all that follow.
+    """
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    length = int(PACKET_S * SAMPLE_RATE)
+    for start in range(0, len(samples), length):
+        packet = samples[start : start + length]
+        due = began + (start + len(packet)) / SAMPLE_RATE / speed
+        await asyncio.sleep(max(0.0, due - loop.time()))
+        yield packet
+
+
+async def run(model: ASRModel, session: Session) -> None:
+    """Listen with a loaded model until the sound ends or the user ends it.
+
+    Raises:
+        TinyvoiceError: the sound, the stream or a file to be saved failed; what had been said
+            until then has been shown.
+    """
+    latencies = Latencies()
+    engine = StreamingEngine(model)
+    async with AsyncExitStack() as stack:
+        with Activity("Warming the model up"):
+            await stack.enter_async_context(engine)
+        if isinstance(session.source, InputDevice) and not debugging():
+            stack.enter_context(_quiet_libraries())
+        source = await stack.enter_async_context(_open_source(session))
+        stream = await stack.enter_async_context(
+            engine.stream(
+                source.sample_rate,
+                channels=source.channels,
+                encoding=source.encoding,
+                settings=session.settings,
+            )
+        )
+        recorder = (
+            stack.enter_context(Recorder(session.save, source.sample_rate, source.channels))
+            if session.save is not None
+            else None
+        )
+        view = stack.enter_context(_view(session, source, latencies))
+        run = _Run(source, stream, session.seconds, view, latencies, recorder)
+        with _interruption(run.stop), _commits(stream, session.settings):
+            error = await run.run()
+    _conclude(latencies, source.overruns(), recorder)
+    if error is not None:
+        raise error
+
+
+@dataclass
+class _Run:
+    """Moves packets in and events out until the sound ends or somebody stops it."""
+
+    source: _Source
+    stream: Stream
+    seconds: float | None
+    view: View
+    latencies: Latencies
+    recorder: Recorder | None
+    stopped: bool = False
+
+    def stop(self) -> None:
+        """End with the packet in progress."""
+        self.stopped = True
+
+    async def run(self) -> TinyvoiceError | None:
+        """Return what ended it, if it was an error; what had been said by then is shown first."""
+        reader = asyncio.create_task(self._read())
+        error: TinyvoiceError | None = None
+        try:
+            await self._feed(reader)
+            await self.stream.close()
+        except TinyvoiceError as problem:
+            error = problem
+            await self.stream.close()
+        return await reader or error
+
+    async def _feed(self, reader: asyncio.Task[Any]) -> None:
+        lost = False
+        async for packet in self.source.packets:
+            if self.stopped or reader.done():
+                return
+            if self.recorder is not None:
+                self.recorder.hear(packet)
+            await self.stream.feed(packet)
+            self.latencies.fed(len(packet) / self.source.sample_rate)
+            self.view.level(_peak(packet))
+            if self.source.overruns() and not lost:
+                lost = True
+                self.view.warn("Sound was lost: this machine, or another program on it, is busy.")
+            if self.seconds is not None and self.latencies.fed_s >= self.seconds - PACKET_S / 2:
+                return
+
+    async def _read(self) -> TinyvoiceError | None:
+        async for event in self.stream:
+            self.latencies.received(event)
+            if self.recorder is not None:
+                self.recorder.note(event)
+            self.view.show(event)
+            if isinstance(event, Failed):
+                return event.error
+        return None
+
+
+def _peak(packet: NDArray[Any]) -> float:
+    """The largest magnitude, as a share of full scale."""
+    full_scale = 32768.0 if packet.dtype == np.int16 else 1.0
+    return max(float(packet.max(initial=0)), -float(packet.min(initial=0))) / full_scale
+
+
+def _view(session: Session, source: _Source, latencies: Latencies) -> View:
+    ending = "Enter ends an utterance, " if session.settings.endpointing == "manual" else ""
+    hint = f"{source.name}: {ending}Ctrl-C ends"
+    if session.as_json or not sys.stdout.isatty():
+        print(f"Listening to {hint}", file=sys.stderr, flush=True)
+        return JsonLines(print_warning) if session.as_json else Lines(print_warning)
+    return Screen(Console(highlight=False), latencies, hint)
+
+
+def _conclude(latencies: Latencies, overruns: int, recorder: Recorder | None) -> None:
+    """Say on standard error what came of it."""
+    print(latencies.summary(), file=sys.stderr)
+    if overruns:
+        print_warning(f"sound was lost {overruns} times: words may be missing.")
+    if recorder is not None:
+        print(f"saved: {recorder.sound_path}, {recorder.text_path}", file=sys.stderr)
+
+
+@contextmanager
+def _quiet_libraries() -> Iterator[None]:
+    """Keep PortAudio and ALSA from writing into the screen what they also return as errors.
+
+    They write to the process's standard error; Python's own goes to a copy of it meanwhile.
+    """
+    sys.stderr.flush()
+    before, number = sys.stderr, sys.stderr.fileno()
+    kept, nowhere = os.dup(number), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, number)
+    os.close(nowhere)
+    with open(os.dup(kept), "w", buffering=1, errors="backslashreplace") as ours:  # noqa: PTH123
+        sys.stderr = ours
+        try:
+            yield
+        finally:
+            sys.stderr = before
+            os.dup2(kept, number)
+            os.close(kept)
+
+
+@contextmanager
+def _interruption(stop: Callable[[], None]) -> Iterator[None]:
+    """Ctrl-C, or a request to terminate, stops once; a second Ctrl-C interrupts as usual.
+
+    Where Ctrl-C was ignored from the start, as in a shell's background jobs, it stays ignored.
+    """
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def handle(_number: int, _frame: Any) -> None:
+        stop()
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    for number, handler in before.items():
+        if handler is not signal.SIG_IGN:
+            signal.signal(number, handle)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def _commits(stream: Stream, settings: StreamSettings) -> Iterator[None]:
+    """With manual endpointing, each line on standard input ends the utterance."""
+    if settings.endpointing != "manual" or sys.stdin is None:
+        yield
+        return
+    loop = asyncio.get_running_loop()
+    tasks: set[asyncio.Task[Any]] = set()
+    number = sys.stdin.fileno()
+
+    def read() -> None:
+        content = os.read(number, 4096)
+        if not content:
+            loop.remove_reader(number)
+        for _ in range(content.count(b"\n")):
+            tasks.add(asyncio.ensure_future(_commit(stream)))
+
+    # Neither a file nor a Windows console can be waited for; the end of sound still ends speech.
+    with suppress(OSError, NotImplementedError):
+        loop.add_reader(number, read)
+    try:
+        yield
+    finally:
+        with suppress(OSError, NotImplementedError):
+            loop.remove_reader(number)
+        for task in tasks:
+            task.cancel()
+
+
+async def _commit(stream: Stream) -> None:
+    with suppress(TinyvoiceError):  # the stream may have ended with the line
+        await stream.commit()

@@ -15,7 +15,7 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
-from tinyvoice.cli.listening import final_line
+from tinyvoice.cli.live_view import final_line
 from tinyvoice.engine.events import Event, Final
 from tinyvoice.errors import TinyvoiceError
 
