@@ -21,7 +21,10 @@ from training.evaluation.analysis import (
 )
 from training.evaluation.evaluate import Result
 from training.evaluation.report import read_results
-from training.evaluation.results_table import figures_table, replace_table
+from training.evaluation.results_table import BEGIN, END, figures_table, replace_table
+from training.evaluation.streamed_report import BEGIN as STREAMED_BEGIN
+from training.evaluation.streamed_report import END as STREAMED_END
+from training.evaluation.streamed_report import read_streamed, streamed_table
 
 app = typer.Typer(
     help="Look into the errors of an evaluation.",
@@ -123,13 +126,23 @@ def table(
         typer.Option(help="Document whose table of figures is replaced; may be repeated."),
     ] = None,
 ) -> None:
-    """Print the figures as a Markdown table, or put it into documents."""
-    figures = figures_table(results)
+    """Print the figures as a Markdown table, or put it into documents.
+
+    Streamed evaluations have a table of their own, for documents that have a place for it.
+    """
+    streamed = read_streamed(results)
+    offline = any(results.glob("*.json")) or not streamed
+    tables = {BEGIN: (figures_table(results), END)} if offline else {}
+    if streamed:
+        tables[STREAMED_BEGIN] = (streamed_table(streamed), STREAMED_END)
     if not into:
-        print(figures)
+        print("\n\n".join(table for table, _ in tables.values()))
     for document in into or []:
         text = document.read_text(encoding="utf-8")
-        document.write_text(replace_table(text, figures), encoding="utf-8")
+        for begin, (table, end) in tables.items():
+            if begin == BEGIN or begin in text:
+                text = replace_table(text, table, begin, end)
+        document.write_text(text, encoding="utf-8")
 
 
 def _print_change(console: Console, change: Change) -> None:

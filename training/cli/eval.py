@@ -1,29 +1,61 @@
-"""Measure a model: word error rates, digits, false words, word times, speed."""
+"""Measure a model, offline or streamed: word error rates, false words, word times, speed."""
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from tinyvoice.errors import ConfigurationError
+from training.evaluation.edge_sets import EDGE_SETS
 from training.evaluation.evaluate import ModelTranscriber, Result, evaluate
 from training.evaluation.report import Summary, print_summary, summarise, to_json, write_results
+from training.evaluation.streamed_report import (
+    print_streamed,
+    streamed_json,
+    summarise_streamed,
+    write_streamed,
+)
 from training.evaluation.test_sets import (
     BUILT_IN,
     DATA_VARIABLE,
+    NON_SPEECH_SECONDS,
     MissingDataError,
     Request,
     TestSet,
     load_test_set,
 )
 
+if TYPE_CHECKING:
+    from tinyvoice.model.modeling import ASRModel
+    from training.evaluation.streaming import StreamingPlan
+
 SPEED = "speed"
+
+
+class Encoder(StrEnum):
+    """Forms of the incremental encoder."""
+
+    AUTO = "auto"
+    BLOCK = "block"
+    WINDOW = "window"
+
+
+class Endpointing(StrEnum):
+    """What ends an utterance."""
+
+    MANUAL = "manual"
+    VAD = "vad"
+
 
 app = typer.Typer(pretty_exceptions_enable=False)
 
@@ -31,7 +63,8 @@ app = typer.Typer(pretty_exceptions_enable=False)
 @app.command(
     epilog="Test sets: "
     + ", ".join([*BUILT_IN, SPEED])
-    + f". Their data lies in --data-dir ({DATA_VARIABLE}); no-speech and speed need none."
+    + f". Their data lies in --data-dir ({DATA_VARIABLE}); no-speech and speed need none. "
+    + f"Made for --stream, without data: {', '.join(EDGE_SETS)}."
 )
 def evaluate_command(
     data_sets: Annotated[
@@ -75,14 +108,47 @@ def evaluate_command(
         str | None, typer.Option(help="Column of transcripts in a Hub data set.")
     ] = None,
     audio_column: Annotated[str, typer.Option(help="Column of audio in it.")] = "audio",
+    seconds: Annotated[
+        float, typer.Option(min=10.0, help="Seconds of each kind of sound in no-speech.")
+    ] = NON_SPEECH_SECONDS,
+    stream: Annotated[
+        bool,
+        typer.Option(
+            "--stream",
+            help="Play the utterances into the streaming engine, in packets of random sizes, and "
+            "compare with offline transcripts.",
+        ),
+    ] = False,
+    streams: Annotated[
+        int, typer.Option(min=1, max=1000, help="With --stream: utterances played at once.")
+    ] = 8,
+    encoder: Annotated[
+        Encoder, typer.Option(help="With --stream: the incremental encoder; auto suits the model.")
+    ] = Encoder.AUTO,
+    endpointing: Annotated[
+        Endpointing,
+        typer.Option(
+            help="With --stream: manual plays the clips as they are; vad puts silence around them "
+            "and lets voice activity detection find them."
+        ),
+    ] = Endpointing.MANUAL,
 ) -> None:
     """Transcribe test sets with a model and print how well it did."""
     names = [*BUILT_IN, SPEED] if "all" in data_sets else data_sets
-    request = Request(data_dir, count, seed, split, configuration, audio_column, text_column)
+    request = Request(
+        data_dir, count, seed, split, configuration, audio_column, text_column, seconds
+    )
     console, notes = Console(), Console(stderr=True)
     measured = 0
+    loaded, plan = None, None
+    if stream:
+        loaded = _load(model, device)
+        plan = _plan(streams, encoder, endpointing, seed, batch_size)
     for name in names:
         if name == SPEED:
+            if stream:
+                notes.print(f"[yellow]skipped {name}:[/yellow] tinyvoice bench measures it")
+                continue
             _measure_speed(model, console, output, as_json)
             measured += 1
             continue
@@ -90,6 +156,10 @@ def evaluate_command(
             test_set = load_test_set(name, request)
         except MissingDataError as error:
             notes.print(f"[yellow]skipped {name}:[/yellow] {error}", soft_wrap=True)
+            continue
+        if loaded is not None and plan is not None:
+            _stream(test_set, model, loaded, plan, console, output, as_json)
+            measured += 1
             continue
         timed = test_set.name == "word-times"
         transcriber = ModelTranscriber(model, device, batch_size, word_timestamps=timed)
@@ -104,6 +174,13 @@ def evaluate_command(
 def _with_progress(
     test_set: TestSet, transcriber: ModelTranscriber, workers: int, console: Console
 ) -> list[Result]:
+    with _progress(test_set, console) as advance:
+        return evaluate(test_set.examples, transcriber, workers=workers, progress=advance)
+
+
+@contextmanager
+def _progress(test_set: TestSet, console: Console) -> Iterator[Callable[[int], None]]:
+    """A bar of the test set's examples, on a terminal; gives what moves it on."""
     if not test_set.examples:
         raise ConfigurationError(f"The test set {test_set.name} holds no utterance.", key="dataset")
     columns = (
@@ -116,12 +193,49 @@ def _with_progress(
         *columns, console=console, transient=True, disable=not console.is_terminal
     ) as progress:
         bar = progress.add_task("", total=len(test_set.examples))
-        return evaluate(
-            test_set.examples,
-            transcriber,
-            workers=workers,
-            progress=lambda done: progress.advance(bar, done),
+        yield lambda done: progress.advance(bar, done)
+
+
+def _plan(
+    streams: int, encoder: Encoder, endpointing: Endpointing, seed: int, batch_size: int
+) -> StreamingPlan:
+    from training.evaluation.streaming import StreamingPlan
+
+    return StreamingPlan(streams, encoder.value, endpointing.value, seed, batch_size)
+
+
+def _load(model: str, device: str) -> ASRModel:
+    from tinyvoice.model.modeling import ASRModel
+
+    loaded: ASRModel = ASRModel.from_pretrained(model, device=device)
+    return loaded
+
+
+def _stream(
+    test_set: TestSet,
+    model: str,
+    loaded: ASRModel,
+    plan: StreamingPlan,
+    console: Console,
+    output: Path | None,
+    as_json: bool,
+) -> None:
+    """Play a test set into the engine and show how well it went."""
+    from training.evaluation.streaming import evaluate_streamed
+
+    with _progress(test_set, Console(stderr=True)) as advance:
+        evaluation = asyncio.run(
+            evaluate_streamed(test_set.examples, loaded, plan, progress=advance)
         )
+    summary = summarise_streamed(test_set.name, test_set.title, model, plan, evaluation)
+    if output is not None:
+        path = write_streamed(output, summary, evaluation.results)
+    if as_json:
+        print(json.dumps(streamed_json(summary), ensure_ascii=False), flush=True)
+        return
+    print_streamed(console, summary)
+    if output is not None:
+        console.print(f"[dim]utterances in {os.fspath(path)}[/dim]", soft_wrap=True)
 
 
 def _show(

@@ -34,7 +34,7 @@ DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight"
 
 NON_SPEECH_KINDS = ("silence", "white noise", "pink noise", "brown noise", "hum", "tones", "clicks")
 NON_SPEECH_SECONDS = 300.0
-"""How much there is of each kind."""
+"""How much there is of each kind, unless the request says otherwise."""
 
 _TEXT_COLUMNS = ("text", "sentence", "transcription", "transcript", "normalized_text")
 
@@ -58,6 +58,8 @@ class Example:
     text: str
     group: str
     source: Source
+    whole: Source | None = None
+    """The clip that this one was made of and whose transcript must come out, where it is that."""
 
 
 @dataclass(frozen=True)
@@ -216,6 +218,8 @@ class Request:
     configuration: str | None = None
     audio_column: str = "audio"
     text_column: str | None = None
+    seconds: float = NON_SPEECH_SECONDS
+    """How much of each kind of sound without speech."""
 
 
 def clinc_known(request: Request) -> TestSet:
@@ -289,15 +293,15 @@ def fsdd(request: Request) -> TestSet:
                     )
                 )
     title = "Free Spoken Digit Dataset, speakers kept out"
-    return TestSet("fsdd", title, _draw(sorted(examples, key=lambda e: e.name), request))
+    return TestSet("fsdd", title, draw_examples(sorted(examples, key=lambda e: e.name), request))
 
 
 def no_speech(request: Request) -> TestSet:
-    """Five minutes each of silence, noises, hum, tones and clicks, in clips of 3 to 10 s."""
+    """Minutes of silence, noises, hum, tones and clicks each, in clips of 3 to 10 s."""
     draw = random.Random(request.seed)
     examples = []
     for kind in NON_SPEECH_KINDS:
-        left, index = NON_SPEECH_SECONDS, 0
+        left, index = request.seconds, 0
         while left > 0:
             seconds = min(round(draw.uniform(3.0, 10.0), 2), left)
             if left - seconds < 3.0:
@@ -305,14 +309,14 @@ def no_speech(request: Request) -> TestSet:
             source = NonSpeech(kind, seconds, draw.randrange(2**32))
             examples.append(Example(f"{kind.replace(' ', '-')}-{index:03d}", "", kind, source))
             left, index = left - seconds, index + 1
-    return TestSet("no-speech", "Sound without speech", _draw(examples, request))
+    return TestSet("no-speech", "Sound without speech", draw_examples(examples, request))
 
 
 def ljspeech(request: Request) -> TestSet:
     """Recordings of a human reader: the folder ``ljspeech`` of the data."""
     folder = _data_file(request, "ljspeech")
     return TestSet(
-        "ljspeech", "LJ Speech, a human reader", _draw(_transcribed_folder(folder), request)
+        "ljspeech", "LJ Speech, a human reader", draw_examples(_transcribed_folder(folder), request)
     )
 
 
@@ -335,18 +339,23 @@ def load_test_set(name: str, request: Request) -> TestSet:
         ManifestError: the manifest or ``transcripts.tsv`` is broken.
         MissingExtraError: a Hub data set is asked for without the package datasets.
     """
+    from training.evaluation.edge_sets import EDGE_SETS
+
     if name in BUILT_IN:
         return BUILT_IN[name](request)
+    if name in EDGE_SETS:
+        return EDGE_SETS[name](request)
     path = Path(name)
     if path.suffix == ".jsonl":
-        return TestSet(path.stem, str(path), _draw(_manifest(path), request))
+        return TestSet(path.stem, str(path), draw_examples(_manifest(path), request))
     if (path / "transcripts.tsv").is_file():
-        return TestSet(path.name, str(path), _draw(_transcribed_folder(path), request))
+        return TestSet(path.name, str(path), draw_examples(_transcribed_folder(path), request))
     if path.is_dir() or name.count("/") == 1:
         return _hub_data_set(name, request)
+    known = ", ".join([*BUILT_IN, *EDGE_SETS])
     raise ConfigurationError(
-        f"There is no test set {name!r}: use one of {', '.join(BUILT_IN)}, a manifest ending in "
-        ".jsonl, a folder with transcripts.tsv, or the id of a Hub data set (owner/name).",
+        f"There is no test set {name!r}: use one of {known}, a manifest ending in .jsonl, a folder "
+        "with transcripts.tsv, or the id of a Hub data set (owner/name).",
         key="dataset",
     )
 
@@ -363,7 +372,7 @@ def _data_file(request: Request, name: str) -> Path:
     return path
 
 
-def _draw(examples: list[Example], request: Request) -> list[Example]:
+def draw_examples(examples: list[Example], request: Request) -> list[Example]:
     """Draw ``request.count`` of the examples, in their order."""
     if request.count is None or request.count >= len(examples):
         return examples
