@@ -47,6 +47,12 @@ PADDING_TOKENS = {"cpu": 16}
 PADDING_TOKENS_ELSEWHERE = 8192
 
 
+# Passes of an update after its first one. The audio of an update brings a few words; one that wants
+# more is in a loop, or understands the whole utterance otherwise: it goes on in the next update, so
+# that no stream holds up the others.
+PARTIAL_STEPS = 24
+
+
 class UtteranceTooLongError(TinyvoiceError):
     """More audio than the decoder has positions for."""
 
@@ -249,7 +255,9 @@ class RollingDecoder:
             rows.append(Row(job.slot, job.slot.length, Draft(job.draft, self.stops), limit))
             audio.append((job.frozen, job.tail))
         heard = [at for at, row in enumerate(rows) if self._length(row, audio[at])]
-        self._run(self.cache, [rows[at] for at in heard], [audio[at] for at in heard])
+        self._run(
+            self.cache, [rows[at] for at in heard], [audio[at] for at in heard], PARTIAL_STEPS
+        )
         for job, row in zip(jobs, rows, strict=True):
             job.slot.length += job.frozen.shape[0]
             if row.decoded.failed:
@@ -285,11 +293,18 @@ class RollingDecoder:
         return [row.decoded for row in rows]
 
     def _run(
-        self, cache: SlotCache, rows: Sequence[Row], audio: Sequence[tuple[Tensor, ...]]
+        self,
+        cache: SlotCache,
+        rows: Sequence[Row],
+        audio: Sequence[tuple[Tensor, ...]],
+        most_steps: float = math.inf,
     ) -> None:
-        """Decode the rows: a pass over audio, suffix and drafts, then until all have ended."""
-        first = True
-        while rows:
+        """Decode the rows: a pass over audio, suffix and drafts, then until all have ended.
+
+        After ``most_steps`` further passes the rest is left undecoded.
+        """
+        first, steps = True, -1
+        while rows and steps < most_steps:
             tokens = self._embed([row.inputs for row in rows])
             inputs = (
                 [
@@ -304,7 +319,7 @@ class RollingDecoder:
             if not first:
                 for row in rows:
                     row.decoded.steps += 1
-            first = False
+            first, steps = False, steps + 1
             rows = [row for row in rows if row.running]
 
     def _embed(self, tokens: Sequence[Sequence[int]]) -> list[tuple[Tensor, ...]]:
