@@ -22,7 +22,7 @@ from typing import Annotated
 
 import typer
 
-from tinyvoice.errors import TinyvoiceError
+from tinyvoice.errors import MissingExtraError, TinyvoiceError
 
 app = typer.Typer(add_completion=False)
 
@@ -109,7 +109,7 @@ def examine() -> list[Finding]:
         _processor(),
         *_voice_activity(),
         *_accelerators(),
-        *_microphone(),
+        _microphone(),
         *_extras(),
         *_programs(),
     ]
@@ -220,32 +220,22 @@ def _accelerators() -> Iterator[Finding]:
         yield Finding("MPS", Level.OK if able else Level.OPTIONAL, detail)
 
 
-def _microphone() -> Iterator[Finding]:
+def _microphone() -> Finding:
+    from tinyvoice.audio.microphone import MicrophoneError, find_device, input_devices
+
     topic = "microphone"
-    if importlib.util.find_spec("sounddevice") is None:
-        yield Finding(topic, Level.OPTIONAL, "not examined", "pip install 'tinyvoice[mic]'")
-        return
     try:
-        import sounddevice
-    except OSError:
-        yield Finding(topic, Level.OPTIONAL, "no PortAudio library", _portaudio_command())
-        return
-    try:
-        devices = sounddevice.query_devices()
-    except sounddevice.PortAudioError as error:
-        yield Finding(topic, Level.OPTIONAL, f"PortAudio cannot list devices ({error})")
-        return
-    inputs = [device["name"] for device in devices if device["max_input_channels"] > 0]
-    if inputs:
-        yield Finding(topic, Level.OK, ", ".join(inputs))
-    else:
-        yield Finding(topic, Level.OPTIONAL, "PortAudio is there, but no device to record from")
-
-
-def _portaudio_command() -> str:
-    if platform.system() == "Darwin":
-        return "brew install portaudio"
-    return "sudo apt-get install libportaudio2"
+        chosen = find_device()
+        names = [device.name for device in input_devices() if device != chosen]
+    except MissingExtraError as error:
+        install = f"pip install 'tinyvoice[{error.extra}]'"
+        return Finding(topic, Level.OPTIONAL, "not examined", install)
+    except MicrophoneError as error:
+        return Finding(topic, Level.OPTIONAL, str(error), error.install)
+    except ImportError:  # numpy or soundfile is missing, which the libraries' lines say
+        return Finding(topic, Level.OPTIONAL, "not examined")
+    others = f"; others: {', '.join(names)}" if names else ""
+    return Finding(topic, Level.OK, f"{chosen.name}{others}")
 
 
 def _extras() -> Iterator[Finding]:
