@@ -57,7 +57,7 @@ def test_latencies() -> None:
     assert first_partial(SPOKEN) == pytest.approx(0.3)
     assert first_stable_word(SPOKEN) == pytest.approx(0.4)
     assert partial_lags(SPOKEN) == pytest.approx([0.1, 0.1, 0.1])
-    assert partial_intervals(SPOKEN) == pytest.approx([0.3, 0.35, 0.55])
+    assert partial_intervals(SPOKEN) == pytest.approx([0.1, 0.3, 0.35, 0.55])
 
 
 def test_an_utterance_without_partials() -> None:
@@ -81,13 +81,13 @@ def test_a_partial_without_text_is_no_news() -> None:
         10.0, 11.5, 11.7, (update(10.1, "", ""), update(10.3, "", "a")), "a", 11.72, 10.2
     )
     assert first_partial(early) == pytest.approx(0.3)
-    assert partial_intervals(early) == pytest.approx([1.2])
+    assert partial_intervals(early) == pytest.approx([0.1, 1.2])
     assert first_stable_word(early) == pytest.approx(1.52)
 
 
 def test_a_partial_after_the_voice_ends_the_intervals() -> None:
     late = UtteranceRecord(0, 0.8, 1.0, (update(0.4, "", "a"), update(0.9, "", "a")), "a", 1.0)
-    assert partial_intervals(late) == pytest.approx([0.5])
+    assert partial_intervals(late) == pytest.approx([0.4, 0.5])
 
 
 def test_revised_words_are_those_behind_the_common_beginning() -> None:

@@ -79,8 +79,9 @@ METRICS: dict[str, Metric] = {
             "partial_interval",
             "partial interval",
             "s",
-            "From one partial with text to the next within an utterance, and from the last one to "
-            "the end of the voice; from the onset to there where there was no partial.",
+            "While there is something to tell, the time from one event with text to the next: from "
+            "the end of the first word to the first partial, between partials, and from the last "
+            "one to the end of the voice.",
         ),
         Metric(
             "revision_rate",
@@ -112,7 +113,8 @@ METRICS: dict[str, Metric] = {
             "compute",
             "compute",
             "CPU s per s",
-            "Processor seconds of the engine's process per second of audio, all streams together.",
+            "Processor seconds of the engine's process per second of audio, all streams together; "
+            "with one stream, what the measuring itself takes is taken off.",
         ),
         Metric(
             "peak_memory", "peak memory", "bytes", "The most memory the engine's process has held."
@@ -216,7 +218,9 @@ def partial_lags(record: UtteranceRecord) -> list[float]:
 def partial_intervals(record: UtteranceRecord) -> list[float]:
     """See ``METRICS["partial_interval"]``."""
     times = [update.received for update in record.updates if update.text.strip()]
-    times = times or [record.onset]
+    begin = record.onset if record.first_word_end is None else record.first_word_end
+    if not times or begin < times[0]:
+        times.insert(0, begin)
     if times[-1] < record.voice_end:
         times.append(record.voice_end)
     return [later - earlier for earlier, later in pairwise(times)]

@@ -74,6 +74,8 @@ class Figures:
     first_final: float | None
     """Time to final of the first utterance after the engine was opened."""
     compute: float
+    harness: float
+    """What the harness itself computes per second of audio, where it was taken off."""
     loop_blocked: float | None
     revision_rate: float | None
     stable_prefix_rate: float | None
@@ -88,8 +90,12 @@ class Figures:
     interrupted: bool = False
 
 
-def figures_of(run: Run, silence_s: float, *, with_text: bool = True) -> Figures:
+def figures_of(
+    run: Run, silence_s: float, *, with_text: bool = True, harness: float = 0.0
+) -> Figures:
     """Figures of a run whose endpointing waits for ``silence_s`` of silence.
+
+    ``harness`` is what the harness itself computes per second of audio; it is taken off.
 
     Without ``with_text`` the figures that depend on the words are left out: random weights write
     words that mean nothing.
@@ -117,7 +123,8 @@ def figures_of(run: Run, silence_s: float, *, with_text: bool = True) -> Figures
         utterances=len(records),
         latencies=spread,
         first_final=None if first is None else time_to_final(first),
-        compute=run.cpu_s / run.audio_s if run.audio_s else 0.0,
+        compute=max(0.0, run.cpu_s / run.audio_s - harness) if run.audio_s else 0.0,
+        harness=harness,
         loop_blocked=run.loop_blocked_s,
         revision_rate=revision_rate(records) if with_text else None,
         stable_prefix_rate=stable_prefix_rate(records) if with_text else None,
@@ -133,29 +140,22 @@ def figures_of(run: Run, silence_s: float, *, with_text: bool = True) -> Figures
 
 def text_figures(run: Run, clips: Sequence[Clip], transcribe: Transcribe) -> TextFigures:
     """Word error rates of a run, beside those of the same clips transcribed whole."""
-    said = [(clip, text) for clip in clips if (text := clip.text) is not None]
-    offline = dict(
-        zip(
-            (clip.name for clip, _ in said),
-            transcribe([clip.samples for clip, _ in said]),
-            strict=True,
-        )
-    )
     streamed_errors: dict[str, list[WordErrors]] = {}
     for timeline, heard in zip(run.plan.timelines, run.heard, strict=True):
         for place, text in texts_by_place(heard).items():
             clip = clips[timeline.placed[place].clip]
             if clip.text is not None:
                 streamed_errors.setdefault(clip.name, []).append(word_errors(clip.text, text))
+    said = [clip for clip in clips if clip.name in streamed_errors]
+    texts = transcribe([clip.samples for clip in said])
     # A clip that was played several times counts as one when utterances are drawn: its repetitions
     # are no further evidence.
     streamed, whole = [], []
-    for clip, text in said:
-        found = streamed_errors.get(clip.name, [])
-        if found:
-            one = word_errors(text, offline[clip.name])
-            streamed.append(_sum(found))
-            whole.append(WordErrors(one.edits * len(found), one.words * len(found)))
+    for clip, text in zip(said, texts, strict=True):
+        found = streamed_errors[clip.name]
+        one = word_errors(clip.text or "", text)
+        streamed.append(_sum(found))
+        whole.append(WordErrors(one.edits * len(found), one.words * len(found)))
     return TextFigures(
         word_error_rate(streamed),
         word_error_rate(whole),

@@ -93,14 +93,17 @@ def _trimmed(clip: Clip) -> NDArray[np.int16]:
 
 async def soak(
     engine: Engine,
-    clips: Sequence[Clip],
+    speech: NDArray[np.int16],
     minutes: int,
     settings: dict[str, Any],
     stop: asyncio.Event,
     progress: Callable[[float], None] = lambda _: None,
 ) -> SoakFigures:
-    """Feed ``minutes`` of talk to an open engine; ``stop`` ends it with what there is."""
-    speech, found = one_minute(clips), list[SoakMinute]()
+    """Feed ``minutes`` times the same speech (of :func:`one_minute`) to an open engine.
+
+    ``stop`` ends it with what there is.
+    """
+    found: list[SoakMinute] = []
     async with engine.stream(SAMPLE_RATE, **settings) as stream:
         counts = {"partials": 0, "finals": 0, "words": 0}
         reader = asyncio.create_task(_count(stream, counts))
@@ -115,7 +118,7 @@ async def soak(
                         break
                 if stop.is_set() or reader.done():
                     break
-                cost = (time.process_time() - began) / MINUTE_S
+                cost = (time.process_time() - began) * SAMPLE_RATE / len(speech)
                 new = {name: counts[name] - before[name] for name in counts}
                 found.append(SoakMinute(cost, resident_bytes(), **new))
                 progress((minute + 1) / minutes)

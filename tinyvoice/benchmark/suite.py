@@ -18,6 +18,7 @@ from tinyvoice.audio.files import SAMPLE_RATE
 from tinyvoice.benchmark.baseline import GrowingBufferEngine
 from tinyvoice.benchmark.figures import Figures, figures_of, text_figures
 from tinyvoice.benchmark.harness import (
+    DeafEngine,
     Engine,
     Run,
     RunSettings,
@@ -25,7 +26,7 @@ from tinyvoice.benchmark.harness import (
     stopping_on_interrupt,
 )
 from tinyvoice.benchmark.machine import Machine, describe_machine
-from tinyvoice.benchmark.soak import SoakFigures, soak
+from tinyvoice.benchmark.soak import SoakFigures, one_minute, soak
 from tinyvoice.benchmark.speech import Clip, of_length
 from tinyvoice.engine.engine import StreamingEngine
 from tinyvoice.engine.settings import EngineSettings
@@ -38,6 +39,8 @@ COMPARED_LENGTHS: dict[str, tuple[float, float]] = {"3 s": (1.5, 4.5), "10 s": (
 """Utterances that compute is compared at, by their bounds in seconds."""
 
 STREAMS_LIMIT = 2_048
+HARNESS_SECONDS = 5.0
+"""Length of the run that shows what the measuring itself costs."""
 REFINEMENTS = 3
 """Bisections after doubling has found a number that is not held."""
 
@@ -109,6 +112,7 @@ class Suite:
     silence_s: float
     report: Report
     say: Say = lambda _what, _share: None
+    _harness: dict[bool, float] = field(default_factory=dict)
 
     def stopped(self) -> bool:
         """Whether Ctrl-C has ended it."""
@@ -142,7 +146,9 @@ class Suite:
                 run = self._run(kind, clips, what, seconds=seconds, probe=False)
                 if self.stopped():
                     return
-                costs[kind] = figures_of(run, self.silence_s, with_text=False).compute
+                harness = self._harness_compute(probe=False)
+                found = figures_of(run, self.silence_s, with_text=False, harness=harness)
+                costs[kind] = found.compute
             self.report.compute.append(Compute(name, costs[ENGINE], costs[BASELINE]))
 
     def measure_streams(self, kind: str, numbers: Sequence[int] | None, seconds: float) -> None:
@@ -174,7 +180,7 @@ class Suite:
             settings = dict(self.run_settings.stream)
             return await soak(
                 engine,
-                self.clips,
+                one_minute(self.clips),
                 minutes,
                 settings,
                 stop,
@@ -200,6 +206,21 @@ class Suite:
         self.report.interrupted = self.report.interrupted or run.interrupted
         return run
 
+    def _harness_compute(self, *, probe: bool) -> float:
+        """What handing over one stream's packets, and the probe, take by themselves.
+
+        With many streams it is a small part for each, and is left in.
+        """
+        if self.stopped():
+            return self._harness.get(probe, 0.0)
+        if probe not in self._harness:
+            base = {**asdict(self.run_settings), "streams": 1, "seconds": HARNESS_SECONDS}
+            settings = RunSettings(**{**base, "probe": probe})
+            self.say("what the measuring itself costs", 0.0)
+            run = asyncio.run(paced_run(DeafEngine(), self.clips[:1], settings))
+            self._harness[probe] = run.cpu_s / run.audio_s
+        return self._harness[probe]
+
     async def _with_engine(
         self, kind: str, part: Callable[[Engine, asyncio.Event], Coroutine[Any, Any, Any]]
     ) -> Any:
@@ -209,7 +230,8 @@ class Suite:
             return await part(engine, stop)
 
     def _with_text(self, run: Run) -> Figures:
-        figures = figures_of(run, self.silence_s, with_text=self.with_text)
+        harness = self._harness_compute(probe=True)
+        figures = figures_of(run, self.silence_s, with_text=self.with_text, harness=harness)
         if not self.with_text or not figures.utterances:
             return figures
         self.say("offline transcripts of the same speech", 0.0)
