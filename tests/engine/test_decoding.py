@@ -200,10 +200,10 @@ def test_too_much_audio_is_refused_before_anything_is_run() -> None:
     same(fits, offline(embedded(), speech()[: decoder.max_audio]))
 
 
-def test_thirty_seconds_fit_and_no_slot_is_left_over() -> None:
+def test_the_longest_utterance_fits_and_no_slot_is_left_over() -> None:
     decoder = RollingDecoder(embedded(), max_slots=3)
-    # 30 s are 1500 feature frames, 750 encoder frames, 250 embeddings.
-    assert decoder.max_audio == 250
+    # 33 s are 1650 feature frames, 825 encoder frames, 275 embeddings.
+    assert decoder.max_audio == 275
     slots = [decoder.open() for _ in range(3)]
     with pytest.raises(NoFreeSlotError, match="close a stream"):
         decoder.open()
