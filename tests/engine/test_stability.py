@@ -37,9 +37,7 @@ def decoded(text: str, unsure: tuple[str, ...] = (), end: float = UNSURE) -> Dec
     for at, word in enumerate(text.split(" ") if text else []):
         tokens = embedded().need_processor().text_ids(f" {word}" if at else word)
         ids += tokens
-        margins += [SURE] * len(tokens)
-        if word in unsure:
-            margins[-1] = UNSURE
+        margins += [UNSURE if word in unsure else SURE] * len(tokens)
     return Decoded(ids, [0.0] * len(ids), [*margins, end], stop_logprob=0.0)
 
 
@@ -73,10 +71,16 @@ def test_the_last_word_is_stable_where_the_end_is_sure() -> None:
 
 def test_an_unsure_word_keeps_all_behind_it_in_the_tail() -> None:
     unsure = decoded("turn the lights on now", unsure=("lights",))
-    assert follow([unsure] * 4)[-1] == ("turn the", " lights on now")
+    assert follow([unsure] * 4)[-1] == ("turn", " the lights on now")
     # Surer in later hypotheses: the newest counts for half.
     sure = "turn the lights on now"
     assert follow([unsure, sure])[-1] == ("turn the lights on", " now")
+
+
+def test_a_word_waits_while_the_next_one_is_unsure() -> None:
+    # It may turn out to be the beginning of that one.
+    unsure = decoded("some mit the form", unsure=("mit",))
+    assert follow([unsure] * 3)[-1] == ("", "some mit the form")
 
 
 def test_hypotheses_in_quick_succession_are_not_enough() -> None:

@@ -48,6 +48,9 @@ class StabilityRule:
     """Natural log-probability distance to the second best token, at the word's least sure token,
     averaged over those hypotheses, the newest counting for half. As much is needed of the
     hypothesis' end where no word follows."""
+    following_margin: float = 2.0
+    """The same of the token that follows the word: while the next word is unsure, this one may be
+    its beginning."""
     words_behind: int = 1
     """Words that the hypothesis has after it, or else a sure end."""
 
@@ -62,12 +65,15 @@ class HypothesisWord:
     since: float
     """Seconds of audio when a hypothesis first had it in its place."""
     margin: float = 0.0
+    following: float = 0.0
+    """Margin of the token after it."""
     agreements: int = 1
 
     def confirm(self, before: HypothesisWord) -> None:
         """Add the evidence of the hypotheses before this one."""
         self.agreements, self.since = before.agreements + 1, before.since
         self.margin = (self.margin + before.margin) / 2
+        self.following = (self.following + before.following) / 2
 
 
 class StablePrefix:
@@ -117,7 +123,9 @@ class StablePrefix:
 
     def _weigh(self, words: list[HypothesisWord], margins: Sequence[float], offset: int) -> None:
         for word in words:
-            word.margin = self._spelling.least(margins, word.start + offset, word.end + offset)
+            first, end = self._spelling.tokens(word.start + offset, word.end + offset)
+            word.margin = min(margins[first:end], default=0.0)
+            word.following = margins[end] if end < len(margins) else 0.0
         for word, before in zip(words, self._words, strict=False):
             if word.text != before.text:
                 break
@@ -143,6 +151,7 @@ class StablePrefix:
             word.agreements >= rule.agreements
             and seconds - word.since >= rule.age_s
             and word.margin >= rule.margin
+            and word.following >= rule.following_margin
             and (behind >= rule.words_behind or self._end_margin >= rule.margin)
         )
 
@@ -180,10 +189,9 @@ class Spelling:
             self.ends.append(len(text))
         return text
 
-    def least(self, scores: Sequence[float], start: int, end: int) -> float:
-        """The least of the scores of the tokens that wrote characters ``start`` to ``end``."""
-        first, last = bisect_right(self.ends, start), bisect_left(self.ends, end) + 1
-        return min(scores[first:last], default=0.0)
+    def tokens(self, start: int, end: int) -> tuple[int, int]:
+        """The tokens that wrote characters ``start`` to ``end``, as first and end."""
+        return bisect_right(self.ends, start), bisect_left(self.ends, end) + 1
 
 
 def align_prefix(stable: Sequence[str], words: Sequence[str]) -> int:
