@@ -18,7 +18,6 @@ from tests.cli.conftest import Program
 from tests.miniature import clip, write_checkpoint
 from tinyvoice.benchmark.speech import bundled_speech
 from tinyvoice.cli.app import main
-from tinyvoice.cli.demo import RECORDING
 from tinyvoice.model.modeling import ASRModel
 
 
@@ -334,13 +333,3 @@ def test_a_name_that_is_no_text(program: Program, model_folder: Path, recordings
     result = program("transcribe", *files, "-m", model_folder, "--json", "-o", "out")
     assert (result.returncode, result.stderr) == (0, "")
     assert result.stdout == "out/\\udcff.json\nout/a.json\n"
-
-
-def test_the_demo_shows_words_speed_and_text(program: Program, model_folder: Path) -> None:
-    result = program("demo", TINYVOICE_MODEL=str(model_folder))
-    assert result.returncode == 0
-    assert "real-time factor" in result.stdout
-    *_, spoken, heard = result.stdout.splitlines()
-    assert spoken.startswith("spoken please set an alarm")
-    assert heard.startswith("heard")
-    assert soundfile.info(RECORDING).samplerate == 16000

@@ -1,12 +1,15 @@
-"""Transcribe a recording that comes with the program: text, word times, speed.
+"""Play a recording into the engine at speaking pace: words as they come, then the latencies.
 
-The recording is synthetic speech of flite's voice slt, made for this purpose; it shows that the
-installation works, not how well a model understands people.
+The recording is synthetic speech of flite's voice slt, made for this purpose by
+`training.demo_recording`; it shows that the installation works and how streaming feels, not how
+well a model understands people.
 """
 
 from __future__ import annotations
 
-import time
+import asyncio
+import json
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,50 +19,142 @@ from tinyvoice.cli.options import ModelName
 from tinyvoice.cli.progress import Activity
 
 if TYPE_CHECKING:
-    from tinyvoice.model.transcript import Transcript
+    from tinyvoice.benchmark.observation import Received
+    from tinyvoice.benchmark.speech import Clip
+    from tinyvoice.benchmark.timeline import Timeline
+    from tinyvoice.engine import Event
+    from tinyvoice.metrics import UtteranceRecord
+    from tinyvoice.model.modeling import ASRModel
 
 app = typer.Typer(add_completion=False)
 
 RECORDING = Path(__file__).with_name("demo.flac")
 
-SPOKEN = "please set an alarm for seven tomorrow morning and turn off the lights in the kitchen"
+MANIFEST = Path(__file__).with_name("demo.jsonl")
+"""What is said in the recording, and when."""
+
+PACKET_MS = 20
+"""What a WebRTC client sends at a time."""
+
+_SHOWN = ("time_to_final", "first_partial", "first_stable_word", "partial_lag")
 
 
 @app.command(context_settings={"help_option_names": ["-h", "--help"]})
 def demo(model: ModelName = "embedded") -> None:
-    """Transcribe a recording that comes with the program: text, word times, speed."""
-    from tinyvoice.audio import load_audio
+    """Play a recording into the engine at speaking pace: words as they come, then the latencies.
+
+    What is stable is shown plain, what may still change dim, or in brackets where standard output
+    is no terminal.
+    """
     from tinyvoice.cli.transcribe import load_model
 
-    began = time.perf_counter()
-    audio = load_audio(RECORDING)
     with Activity(f"Loading the model {model}"):
         loaded = load_model(model)
-        ready = time.perf_counter()
-        transcript = loaded.transcribe(audio, word_timestamps=True)
-        done = time.perf_counter()
-    _show(transcript, loading_s=ready - began, transcribing_s=done - ready)
+    asyncio.run(_play(loaded))
 
 
-def _show(transcript: Transcript, loading_s: float, transcribing_s: float) -> None:
+async def _play(model: ASRModel) -> None:
+    from tinyvoice.audio import SAMPLE_RATE, load_audio
+    from tinyvoice.benchmark.observation import Received, StreamClock, observe
+    from tinyvoice.benchmark.speech import load_speech
+    from tinyvoice.engine import StreamingEngine
+    from tinyvoice.engine.recording import stream_recording
+
+    samples = load_audio(RECORDING).samples
+    clips = load_speech(MANIFEST)
+    received: list[Received] = []
+    view = _View()
+    loop = asyncio.get_running_loop()
+    async with StreamingEngine(model) as engine:
+        start = loop.time()
+        async for event in stream_recording(engine, samples, packet_ms=PACKET_MS, speed=1.0):
+            received.append(Received(event, loop.time()))
+            view.show(event)
+    clock = StreamClock(start, PACKET_MS * SAMPLE_RATE // 1000, len(samples))
+    heard = observe(received, clock, _timeline(len(samples)), clips)
+    _show_latencies([item.record for item in heard])
+    _show_texts(clips, [item.final.text for item in heard])
+
+
+def _timeline(samples: int) -> Timeline:
+    """Where the sentences lie in the recording."""
+    from tinyvoice.audio import SAMPLE_RATE
+    from tinyvoice.benchmark.timeline import Placed, Timeline
+
+    lines = MANIFEST.read_text(encoding="utf-8").splitlines()
+    starts = [round(json.loads(line)["offset"] * SAMPLE_RATE) for line in lines]
+    return Timeline(tuple(Placed(*place) for place in enumerate(starts)), samples)
+
+
+class _View:
+    """Partials on a line that changes, or a line each; finals with the time of their speech."""
+
+    def __init__(self) -> None:
+        from tinyvoice.cli.live_line import LiveLine
+
+        self._line = LiveLine(sys.stdout, prefix="  … ") if sys.stdout.isatty() else None
+        self._last = ""
+
+    def show(self, event: Event) -> None:
+        """Show an event that has text."""
+        from tinyvoice.engine import Failed, Final, Partial
+
+        if isinstance(event, Failed):
+            self._clear()
+            raise event.error
+        if isinstance(event, Partial):
+            if self._line is not None:
+                self._line.show(event.stable.lstrip(), event.tail)
+            elif event.text != self._last:
+                tail = event.tail.strip()
+                shown = f"{event.stable.strip()} ({tail})" if tail else event.stable.strip()
+                print(f"{event.at:6.2f} s   {shown.strip()}", flush=True)
+                self._last = event.text
+        elif isinstance(event, Final) and event.text:
+            self._clear()
+            print(f"{event.start:6.2f} s to {event.end:.2f} s: {event.text}", flush=True)
+
+    def _clear(self) -> None:
+        if self._line is not None:
+            self._line.clear()
+
+
+def _show_latencies(records: list[UtteranceRecord]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    words = Table(box=None, pad_edge=False, header_style="bold")
-    for title in ("start", "end", "sure"):
-        words.add_column(title, justify="right")
-    words.add_column("word")
-    for word in transcript.words:
-        words.add_row(
-            f"{word.start:.2f} s", f"{word.end:.2f} s", f"{word.confidence:.0%}", word.text
-        )
+    from tinyvoice import metrics
+
+    values: dict[str, list[float | None]] = {
+        "time_to_final": [metrics.time_to_final(record) for record in records],
+        "first_partial": [metrics.first_partial(record) for record in records],
+        "first_stable_word": [metrics.first_stable_word(record) for record in records],
+        "partial_lag": [lag for record in records for lag in metrics.partial_lags(record)],
+    }
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("latency")
+    for title in ("median", "greatest"):
+        table.add_column(title, justify="right")
+    for name in _SHOWN:
+        spread = metrics.distribution(values[name])
+        if spread is not None:
+            table.add_row(
+                metrics.METRICS[name].title,
+                f"{spread.p50 * 1000:.0f} ms",
+                f"{spread.greatest * 1000:.0f} ms",
+            )
     console = Console(highlight=False)
-    console.print(words)
-    console.print(
-        f"\n{transcript.duration:.1f} s of sound in {transcribing_s:.2f} s, "
-        f"real-time factor {transcribing_s / transcript.duration:.3f} "
-        f"(before that, {loading_s:.1f} s to load the model)"
-    )
-    console.print("\n[bold]spoken[/] ", SPOKEN, sep="", markup=True)
-    console.print("[bold]heard[/]  ", end="")
-    console.print(transcript.text, markup=False)
+    console.print()
+    console.print(table)
+
+
+def _show_texts(clips: list[Clip], heard: list[str]) -> None:
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    for title, texts in (
+        ("\n[bold]spoken[/] ", [clip.text or "" for clip in clips]),
+        ("[bold]heard[/]  ", heard),
+    ):
+        console.print(title, end="")
+        console.print(", ".join(filter(None, texts)), markup=False, soft_wrap=True)
