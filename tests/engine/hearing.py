@@ -21,7 +21,7 @@ def pcm16(samples: Samples) -> bytes:
 
 def heard_as(samples: Samples) -> Samples:
     """What is left of float samples after :func:`pcm16`."""
-    return np.frombuffer(pcm16(samples), "<i2").astype(np.float32) / 32768
+    return np.frombuffer(pcm16(samples), "<i2").astype(np.float32) / np.float32(32768)
 
 
 def packets(data: bytes, random: np.random.Generator, most: int = 6_000) -> Iterator[bytes]:

@@ -25,6 +25,7 @@ from tinyvoice.benchmark.speech import Clip
 from tinyvoice.engine import (
     EngineClosedError,
     EngineFullError,
+    EngineOverloadedError,
     EngineSettings,
     Failed,
     Final,
@@ -465,3 +466,47 @@ async def test_by_name_it_loads_the_model_itself() -> None:
         assert engine.ready
         assert engine.model.dtype is not None
     assert not engine.ready
+
+
+class TestOverload:
+    """The promise P5: new streams are refused before those there are suffer, and then welcome."""
+
+    async def test_a_new_stream_is_refused_and_later_welcome(
+        self, model: ASRModel, clips: list[Clip], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        talk = clips[20].samples[: 2 * SECOND]
+        settings = EngineSettings(max_batch=1, refuse_partial_gap_s=0.2)
+        async with StreamingEngine(model, settings) as engine:
+            streams = [await engine.stream().open() for _ in range(6)]
+            # Two seconds at once: every stream's partials come late.
+            await asyncio.gather(*(stream.feed(pcm16(talk)) for stream in streams))
+            await asyncio.gather(*(stream.flush() for stream in streams))
+            assert engine.overloaded
+            with pytest.raises(EngineOverloadedError, match="falls behind"):
+                await engine.stream().open()
+            # The others lose nothing.
+            await asyncio.gather(*(stream.close() for stream in streams))
+            for stream in streams:
+                assert len(finals([event async for event in stream])) == 1
+            # Nobody waits for a partial any more: as if the last seconds were over.
+            monkeypatch.setattr("tinyvoice.engine.scheduler.LOAD_SECONDS", 0.0)
+            async with engine.stream() as stream:
+                await stream.flush()
+
+
+class TestSemantic:
+    async def test_a_finished_sentence_ends_sooner_than_an_unfinished_one(
+        self, model: ASRModel, clips: list[Clip]
+    ) -> None:
+        audio = padded(clips[0].samples, 0.3, 5.0)
+        async with StreamingEngine(model) as engine:
+            live = await engine.stream(endpointing="semantic", silence_ms=200).open()
+            turns = engine._need_runner().smart_turn
+            assert turns is not None
+            await live.feed(pcm16(audio))
+            await live.close()
+            ended = [event async for event in live if isinstance(event, SpeechEnded)]
+        pause = ended[0].at - ended[0].time
+        finished = turns.complete_probability(audio[: round((ended[0].time + 0.2) * SECOND)]) >= 0.5
+        assert (pause < 0.5) if finished else (pause >= 4.0)
+        assert len(ended) == 1
