@@ -102,6 +102,9 @@ def test_batches_of_mixed_lengths_are_what_each_is_alone(projector: str) -> None
     for mine, other in zip(together, expected, strict=True):
         same(mine, other)
     assert decoder.workspace.in_use == 0
+    few = RollingDecoder(model, max_slots=3)
+    for mine, other in zip(few.decode_finals([FinalJob(e) for e in embeds]), expected, strict=True):
+        same(mine, other)
 
 
 def test_updates_are_what_decoding_the_whole_audio_gives() -> None:

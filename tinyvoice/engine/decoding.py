@@ -272,6 +272,15 @@ class RollingDecoder:
         """
         for job in jobs:
             self._check(job.embeds.shape[0])
+        most = self.workspace.max_slots
+        return [
+            decoded
+            for first in range(0, len(jobs), most)
+            for decoded in self._decode_whole(jobs[first : first + most])
+        ]
+
+    def _decode_whole(self, jobs: Sequence[FinalJob]) -> list[Decoded]:
+        """Finals of at most as many jobs as the workspace has slots."""
         slots = [self._open_in(self.workspace) for _ in jobs]
         try:
             rows = [
