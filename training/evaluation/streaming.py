@@ -108,8 +108,8 @@ class StreamedResult:
 
 
 @dataclass
-class _Played:
-    """A clip, what was played, and the events."""
+class Played:
+    """A clip, what was played of it, and the events that came back."""
 
     example: Example
     clip: Samples
@@ -120,6 +120,7 @@ class _Played:
 
     @property
     def finals(self) -> list[Final]:
+        """The finals among the events."""
         return [event for event in self.events if isinstance(event, Final)]
 
 
@@ -146,17 +147,17 @@ async def evaluate_streamed(
     results: list[StreamedResult] = []
     seconds = 0.0
     settings = EngineSettings(encoder=plan.encoder, max_streams=plan.streams + 1)
-    judge = _Judge(model, plan)
+    judge = Judge(model, plan)
     async with StreamingEngine(model, settings) as engine:
         for start in range(0, len(examples), CHUNK):
             chunk = list(enumerate(examples[start : start + CHUNK], start))
             loaded = [_load(example, plan) for _, example in chunk]
             began = time.process_time()
-            played = [item for item in loaded if isinstance(item, _Played)]
+            played = [item for item in loaded if isinstance(item, Played)]
             await _play_all(engine, played, plan, start)
             seconds += time.process_time() - began
             compared = iter(judge.results(played))
-            results += [next(compared) if isinstance(i, _Played) else i for i in loaded]
+            results += [next(compared) if isinstance(i, Played) else i for i in loaded]
             if progress is not None:
                 progress(len(chunk))
     return Evaluation(results, seconds)
@@ -165,25 +166,25 @@ async def evaluate_streamed(
 # Playing -------------------------------------------------------------------------------------
 
 
-def _load(example: Example, plan: StreamingPlan) -> _Played | StreamedResult:
+def _load(example: Example, plan: StreamingPlan) -> Played | StreamedResult:
     try:
         clip, words = example.source.load()
     except TinyvoiceError as error:
         return _failed(example, str(error))
     if plan.endpointing == "manual":
-        return _Played(example, clip, words, clip, 0.0)
+        return Played(example, clip, words, clip, 0.0)
     # A clip that brings its own silence is meant to begin where it does.
     before = 0.0 if example.whole is not None else SILENCE_BEFORE_S
     padding = (round(before * SAMPLE_RATE), round(SILENCE_AFTER_S * SAMPLE_RATE))
-    return _Played(example, clip, words, np.pad(clip, padding), before)
+    return Played(example, clip, words, np.pad(clip, padding), before)
 
 
 async def _play_all(
-    engine: StreamingEngine, played: Sequence[_Played], plan: StreamingPlan, start: int
+    engine: StreamingEngine, played: Sequence[Played], plan: StreamingPlan, start: int
 ) -> None:
     places = asyncio.Semaphore(plan.streams)
 
-    async def play(index: int, item: _Played) -> None:
+    async def play(index: int, item: Played) -> None:
         async with places:
             random = np.random.default_rng((plan.seed, start + index))
             await _play(engine, item, plan, random)
@@ -192,7 +193,7 @@ async def _play_all(
 
 
 async def _play(
-    engine: StreamingEngine, item: _Played, plan: StreamingPlan, random: np.random.Generator
+    engine: StreamingEngine, item: Played, plan: StreamingPlan, random: np.random.Generator
 ) -> None:
     """Feed a clip in random packets, cut between any two bytes, and gather the events."""
     data = item.samples.astype("<f4").tobytes()
@@ -217,14 +218,14 @@ async def _play(
 # Judging -------------------------------------------------------------------------------------
 
 
-class _Judge:
-    """Transcribes offline and compares."""
+class Judge:
+    """Transcribes offline what was played, and compares."""
 
     def __init__(self, model: ASRModel, plan: StreamingPlan) -> None:
         self.model, self.plan = model, plan
         self._decoder: StreamDecoder | None = None
 
-    def results(self, played: Sequence[_Played]) -> list[StreamedResult]:
+    def results(self, played: Sequence[Played]) -> list[StreamedResult]:
         """Results of clips that have been played, in order."""
         clips = self._offline([item.clip for item in played])
         wholes = self._offline(
@@ -251,7 +252,7 @@ class _Judge:
         )
         return [transcript.text for transcript in found]
 
-    def _stretches(self, item: _Played) -> list[Samples]:
+    def _stretches(self, item: Played) -> list[Samples]:
         """The audio that each utterance's offline transcript is made of.
 
         With manual endpointing that is the clip, whatever the finals say.
@@ -264,7 +265,7 @@ class _Judge:
         ]
 
     def _result(
-        self, item: _Played, offline: str, stretches: list[str], whole: str | None
+        self, item: Played, offline: str, stretches: list[str], whole: str | None
     ) -> StreamedResult:
         example, finals = item.example, item.finals
         failures = [event.error for event in item.events if isinstance(event, Failed)]
@@ -290,7 +291,7 @@ class _Judge:
             edges=None if whole is None else compare_edges(whole, streamed),
         )
 
-    def _verdict(self, item: _Played, streamed: str, expected: str) -> tuple[Verdict, float | None]:
+    def _verdict(self, item: Played, streamed: str, expected: str) -> tuple[Verdict, float | None]:
         if streamed == expected:
             return "equal", None
         margins = [self._margin(item, final) for final in item.finals]
@@ -300,7 +301,7 @@ class _Judge:
         return ("tie" if max(known) < TIE else "different"), max(known)
 
     @torch.inference_mode()
-    def _margin(self, item: _Played, final: Final) -> float | None:
+    def _margin(self, item: Played, final: Final) -> float | None:
         """How sure offline decoding is where a final's text first departs from it."""
         samples = item.samples[in_samples(final.audio_start) : in_samples(final.audio_end)]
         if self._offline([samples])[0] == final.text:

@@ -8,7 +8,10 @@ import soundfile
 from typer.testing import CliRunner
 
 from tests.miniature import clip, random_model
+from tinyvoice.benchmark.speech import BUNDLED, MANIFEST
+from training.cli.analysis import app as analyse
 from training.cli.eval import app
+from training.evaluation.streamed_report import BEGIN, END
 
 runner = CliRunner()
 
@@ -86,3 +89,42 @@ def test_the_folder_of_data_may_come_from_the_environment(
     result = runner.invoke(app, ["-m", model, "-d", "ljspeech", "--json"])
     assert result.exit_code == 0, result.output
     assert json.loads(result.stdout)["utterances"] == 3
+
+
+class TestStreamed:
+    """With the embedded model: one of random weights hears no utterances."""
+
+    speech = str(BUNDLED / MANIFEST)
+
+    def test_a_table_and_files_and_a_place_in_documents(self, tmp_path: Path) -> None:
+        output = tmp_path / "results"
+        arguments = ["-d", self.speech, "-n", "2", "--stream", "--streams", "2", "-o", str(output)]
+        result = runner.invoke(app, arguments)
+        assert result.exit_code == 0, result.output
+        assert "equal to offline" in result.stdout
+        lines = (output / "streamed" / "manifest-manual-auto-2.jsonl").read_text().splitlines()
+        assert [json.loads(line)["verdict"] for line in lines] == ["equal", "equal"]
+        document = tmp_path / "results.md"
+        document.write_text(f"before\n{BEGIN}\n{END}\nafter\n")
+        written = runner.invoke(analyse, ["table", str(output), "--into", str(document)])
+        assert written.exit_code == 0, written.output
+        assert "| `manifest` | manual, auto, 2 at once | 2 | 2 | 0 | 0 | +0.00 |" in (
+            document.read_text()
+        )
+        printed = runner.invoke(analyse, ["table", str(output)])
+        assert printed.stdout.startswith("| test set | played |")
+
+    def test_json_of_edge_sets_and_sound_without_speech(self) -> None:
+        sets = ["-d", "cut-and-pad", "-d", "no-speech", "-d", "speed", "--seconds", "30"]
+        options = ["--stream", "--endpointing", "vad", "--encoder", "window", "-n", "2", "--json"]
+        result = runner.invoke(app, [*sets, *options])
+        assert result.exit_code == 0, result.output
+        padded, noise = map(json.loads, result.stdout.splitlines())
+        assert padded["equal"] + padded["ties"] == 2
+        assert padded["lost_at_beginning"] == padded["lost_at_end"] == 0
+        assert noise["words_heard"] == 0
+        assert "tinyvoice bench" in result.stderr
+
+    @pytest.mark.parametrize("option", [["--encoder", "abacus"], ["--streams", "0"]])
+    def test_options_out_of_range_are_refused(self, option: list[str]) -> None:
+        assert runner.invoke(app, ["-d", "no-speech", "--stream", *option]).exit_code == 2
