@@ -134,7 +134,8 @@ class TestComparison:
         assert [[f.utterance for f in group] for group in groups] == [[0, 1, 2], [3]]
 
     def test_known_word_times_belong_to_the_first_utterance(self) -> None:
-        events: list[Event] = [Partial(0, "", "a", 0.9), final(0), Partial(1, "b", "", 3.0), final(1)]
+        early, late = Partial(0, "", "a", 0.9), Partial(1, "b", "", 3.0)
+        events: list[Event] = [early, final(0), late, final(1)]
         first, second = utterance_records(events, (("a", 0.1, 0.4),), 0.5)
         assert first.onset == pytest.approx(0.6)
         assert first.first_word_end == pytest.approx(0.9)
