@@ -232,7 +232,10 @@ def _microphone() -> Finding:
         return Finding(topic, Level.OPTIONAL, "not examined", install)
     except MicrophoneError as error:
         return Finding(topic, Level.OPTIONAL, str(error), error.install)
-    except ImportError:  # numpy or soundfile is missing, which the libraries' lines say
+    except (
+        ImportError,
+        OSError,
+    ):  # numpy or soundfile is missing or broken, which the libraries' lines say
         return Finding(topic, Level.OPTIONAL, "not examined")
     others = f"; others: {', '.join(names)}" if names else ""
     return Finding(topic, Level.OK, f"{chosen.name}{others}")

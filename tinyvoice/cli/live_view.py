@@ -267,8 +267,8 @@ class Screen:
         elif isinstance(event, Final):
             self._partial = None
             if event.text.strip():
-                # Printing draws the bottom again: without the words that move up.
-                self._live.update(self._bottom())
+                # Printing draws the bottom again as it was: without the words that move up.
+                self._draw()
                 self._console.print(finished(event))
         self._draw()
 
