@@ -12,7 +12,13 @@ import numpy as np
 import torch
 
 from tinyvoice.audio.files import SAMPLE_RATE
-from tinyvoice.engine.decoding import Decoded, DecodeJob, FinalJob, RollingDecoder
+from tinyvoice.engine.decoding import (
+    Decoded,
+    DecodeJob,
+    FinalJob,
+    StreamDecoder,
+    build_decoder,
+)
 from tinyvoice.engine.encoders import IncrementalEncoder, build_encoder
 from tinyvoice.engine.errors import EngineError
 from tinyvoice.engine.live import FinalPass, Hypothesis, LiveStream
@@ -48,7 +54,7 @@ class ModelRunner:
         self.model, self.settings = model, settings
         self.vad = SileroVAD.load()
         self.encoder: IncrementalEncoder = build_encoder(model, settings.encoder)
-        self.decoder = RollingDecoder(model, max_slots=settings.max_streams + 1)
+        self.decoder: StreamDecoder = build_decoder(model, settings.max_streams + 1)
         self.smart_turn: SmartTurn | None = None
 
     def open(self, settings: StreamSettings) -> LiveStream:
