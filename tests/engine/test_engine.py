@@ -37,6 +37,7 @@ from tinyvoice.engine import (
     StreamingEngine,
     UnreadEventsError,
 )
+from tinyvoice.engine.decoding import RollingDecoder
 from tinyvoice.engine.live import LiveStream
 from tinyvoice.errors import AudioError, ConfigurationError
 from tinyvoice.model.modeling import ASRModel
@@ -436,7 +437,9 @@ class TestAloneInCompany:
             del stream
             gc.collect()
             assert not [reference for reference in references if reference() is not None]
-            assert engine._need_runner().decoder.cache.in_use == 0
+            decoder = engine._need_runner().decoder
+            assert isinstance(decoder, RollingDecoder)
+            assert decoder.cache.in_use == 0
 
 
 async def test_the_event_loop_is_never_kept_waiting(
