@@ -190,6 +190,11 @@ async def test_ctrl_c_ends_a_run_with_what_there_is(model: ASRModel, clips: list
     assert run.interrupted
     assert heard
     assert 3.0 < run.audio_s < 60.0
+    timeline = run.plan.timelines[0]
+    for item in run.heard[0]:  # no half utterance
+        assert item.clip is not None
+        placed = timeline.placed[item.clip]
+        assert placed.start / 16_000 + clips[placed.clip].duration <= run.audio_s
     assert (run.lost, run.failures) == (0, [])
     assert figures_of(run, 0.2).interrupted
 

@@ -302,7 +302,17 @@ def gather(
     for feed, timeline, begin in zip(feeds, plan.timelines, plan.starts, strict=True):
         clock = StreamClock(zero + begin, plan.packet_samples, timeline.samples)
         fed = clock.fed(ended)
-        heard = observe(feed.received, clock, timeline, clips)
+        # What was being said when a run was interrupted was heard in part: it is no utterance.
+        whole = [
+            index
+            for index, placed in enumerate(timeline.placed)
+            if placed.start / SAMPLE_RATE + clips[placed.clip].duration <= fed
+        ]
+        heard = [
+            item
+            for item in observe(feed.received, clock, timeline, clips)
+            if item.clip is None or item.clip in whole
+        ]
         run.heard.append(heard)
         run.audio_s += fed
         run.refused += feed.refused
@@ -310,11 +320,7 @@ def gather(
             run.failures.append(feed.failure)
         elif not feed.refused:
             found = {item.clip for item in heard}
-            run.lost += sum(
-                index not in found
-                for index, placed in enumerate(timeline.placed)
-                if placed.start / SAMPLE_RATE + clips[placed.clip].duration <= fed
-            )
+            run.lost += sum(index not in found for index in whole)
     return run
 
 

@@ -95,7 +95,8 @@ def single_table(record: Record) -> Table:
     rows = [(METRICS[name].title, shown) for name, shown in values.items() if shown != UNKNOWN]
     if text.get("same_as_offline") is not None:
         rows.append(("finals equal to offline", percent(text["same_as_offline"])))
-    rows.append(("measuring itself, CPU s per s, taken off", number(single["harness"], 4)))
+    if single["harness"]:
+        rows.append(("measuring itself, CPU s per s, taken off", number(single["harness"], 4)))
     if single["first_final"] is not None:
         rows.append(("time to final, first utterance", milliseconds(single["first_final"])))
     if late:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -26,6 +27,21 @@ if TYPE_CHECKING:
 app = typer.Typer(add_completion=False)
 
 _INTERRUPTED = 130
+
+
+class EncoderForm(StrEnum):
+    """Forms of the incremental encoder."""
+
+    AUTO = "auto"
+    BLOCK = "block"
+    WINDOW = "window"
+
+
+class Shape(StrEnum):
+    """Shapes of random weights."""
+
+    FULL = "full"
+    MINIATURE = "miniature"
 
 
 @app.command(
@@ -90,8 +106,8 @@ def bench(
         int | None, typer.Option(min=32, max=10_000, help="Audio from one partial to the next.")
     ] = None,
     encoder: Annotated[
-        str, typer.Option(metavar="auto|block|window", help="Form of the incremental encoder.")
-    ] = "auto",
+        EncoderForm, typer.Option(help="Form of the incremental encoder.")
+    ] = EncoderForm.AUTO,
     device: Annotated[Device, typer.Option(help="Where to compute.")] = Device.AUTO,
     dtype: Annotated[Precision, typer.Option(help="What to compute in.")] = Precision.AUTO,
     threads: Annotated[
@@ -104,9 +120,7 @@ def bench(
             "--random-weights", help="Random weights of the true shapes: speed without a download."
         ),
     ] = False,
-    shape: Annotated[
-        str, typer.Option(metavar="full|miniature", help="Shapes of the random weights.")
-    ] = "full",
+    shape: Annotated[Shape, typer.Option(help="Shapes of the random weights.")] = Shape.FULL,
     seed: Annotated[int, typer.Option(help="Same seed, same order of utterances.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
     save: Annotated[
@@ -146,9 +160,9 @@ def bench(
             model=model,
             audio=audio,
             random_weights=random_weights,
-            shape=shape,
+            shape=shape.value,
             place={"device": device.value, "dtype": dtype.value},
-            engine={"encoder": encoder, "threads": threads, "max_batch": max_batch},
+            engine={"encoder": encoder.value, "threads": threads, "max_batch": max_batch},
             most_streams=max(numbers or [0]),
             run={"packet_ms": packet_ms, "pause_ms": pause_ms, "seed": seed},
             silence_ms=silence_ms,
@@ -202,12 +216,14 @@ def _prepare(
     partial_ms: int | None,
 ) -> Suite:
     """Load speech and model, check every setting."""
-    from tinyvoice.benchmark.harness import RunSettings
     from tinyvoice.benchmark.speech import bundled_speech, load_speech
+
+    # What is heavy is imported once the speech is known to be there.
+    clips = bundled_speech() if audio is None else load_speech(audio)
+    from tinyvoice.benchmark.harness import RunSettings
     from tinyvoice.benchmark.suite import STREAMS_LIMIT, Suite, new_report
     from tinyvoice.engine.settings import EngineSettings, StreamSettings
 
-    clips = bundled_speech() if audio is None else load_speech(audio)
     stream: dict[str, Any] = {"silence_ms": silence_ms}
     if partial_ms is not None:
         stream["partial_interval_ms"] = partial_ms
