@@ -29,7 +29,10 @@ from tinyvoice.errors import ConfigurationError
 from tinyvoice.model.encoder import convolve_features, encoder_lengths
 from tinyvoice.model.modeling import ASRModel
 
-DEFAULT_BLOCK_FRAMES = 12
+# Embedded model, greedy decoding of 400 synthetic utterances: 7.6 % of words wrong with 12 frames
+# in a block, 7.5 with 18, 6.9 with 24, 7.1 with 30, 6.8 offline; an update costs the same up to 24
+# with few streams, and a quarter more than with 12 when 32 streams run together.
+DEFAULT_BLOCK_FRAMES = 24
 
 # The two convolutions together reach two feature frames to either side.
 CONTEXT_MEL = 2
