@@ -52,7 +52,7 @@ def test_frames_are_the_offline_ones_when_the_loudest_comes_first(processor: ASR
     expected, _ = processor.features([samples])
     packets = cut(samples, [3, 1, 296, 600, 1, 4099, 25000, 17990])
     final, tail = feed(IncrementalLogMel(processor), packets)
-    torch.testing.assert_close(torch.cat((final, tail)).T, expected[0], atol=1e-5, rtol=0)
+    torch.testing.assert_close(torch.cat((final, tail)).T, expected[0], atol=3e-5, rtol=0)
 
 
 @pytest.mark.parametrize("length", [1, 199, 200, 201, 319, 320, 359, 360, 399, 400, 401, 521, 800])
