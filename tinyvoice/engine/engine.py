@@ -73,7 +73,11 @@ class StreamingEngine:
         if self._server is None:
             loop = asyncio.get_running_loop()
             self._runner = await loop.run_in_executor(self._worker, self._load)
-            self._scheduler = Scheduler(self._runner, self.settings)
+
+            def wake() -> None:
+                loop.call_soon_threadsafe(self._wake)
+
+            self._scheduler = Scheduler(self._runner, self.settings, wake)
             self._server = asyncio.create_task(self._serve(), name="tinyvoice-engine")
         return self
 
@@ -88,6 +92,8 @@ class StreamingEngine:
                 await self._server
         # The step in progress ends by itself, and nothing else waits there.
         await asyncio.to_thread(self._worker.shutdown)
+        if self._runner is not None:
+            await asyncio.to_thread(self._runner.shut_down)
 
     async def __aenter__(self) -> StreamingEngine:
         try:
@@ -150,7 +156,7 @@ class StreamingEngine:
         )
 
     async def _admit(self, stream: Stream, settings: StreamSettings) -> LiveStream:
-        runner = self._need_runner()
+        self._need_runner()
         if len(self._streams) + self._opening >= self.settings.max_streams:
             raise EngineFullError(
                 f"All {self.settings.max_streams} streams are taken: try again when one is closed, "
@@ -165,12 +171,18 @@ class StreamingEngine:
         self._opening += 1
         try:
             loop = asyncio.get_running_loop()
-            live = await loop.run_in_executor(self._worker, runner.open, settings)
+            live = await loop.run_in_executor(self._worker, self._open_in_worker, settings)
         finally:
             self._opening -= 1
         self._streams[id(live)] = stream
         self._scheduler.add(live)
         return live
+
+    def _open_in_worker(self, settings: StreamSettings) -> LiveStream:
+        """Places of streams that have just been closed are free, too: no step need come first."""
+        assert self._scheduler is not None
+        self._scheduler.give_back()
+        return self._need_runner().open(settings)
 
     def _release(self, live: LiveStream) -> None:
         if self._streams.pop(id(live), None) is not None and self._scheduler is not None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -98,6 +99,8 @@ class LiveStream:
     ending: deque[FinalPass] = field(default_factory=deque)
     """Utterances that are over, in order, whose finals are due."""
     turn_in_question: bool = False
+    turn_answer: Future[float] | None = None
+    """The turn model's answer, in the making: the probability that the turn is over."""
     next_partial: int = 0
     """Position from which on a partial is due."""
     events: list[Event] = field(default_factory=list)
@@ -153,6 +156,13 @@ class LiveStream:
             or self.partial_due
             or (self.final_pass is not None and self.final_pass.transcript is None)
         )
+
+    @property
+    def has_work(self) -> bool:
+        """Whether a step could do something for this stream now."""
+        if self.failed or (self.turn_answer is not None and not self.turn_answer.done()):
+            return False
+        return bool(self.waiting or self.windows or self.inbox)
 
     @property
     def partial_due(self) -> bool:

@@ -6,7 +6,8 @@ of them and puts the outcome back. Everything here runs in the engine's one work
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
@@ -36,6 +37,9 @@ from tinyvoice.model.transcription import Piece, decode_text, join
 from tinyvoice.vad.silero import SileroVAD
 from tinyvoice.vad.smart_turn import SmartTurn
 
+TURN_OVER = 0.5
+"""Probability from which a turn counts as finished, as in smart-turn's own use."""
+
 
 class NoNumbersError(EngineError):
     """The model computed something that is no number."""
@@ -56,6 +60,7 @@ class ModelRunner:
         self.encoder: IncrementalEncoder = build_encoder(model, settings.encoder)
         self.decoder: StreamDecoder = build_decoder(model, settings.max_streams + 1)
         self.smart_turn: SmartTurn | None = None
+        self._turns = ThreadPoolExecutor(1, thread_name_prefix="tinyvoice-turns")
 
     def open(self, settings: StreamSettings) -> LiveStream:
         """A new stream with everything it needs in the caches.
@@ -109,13 +114,23 @@ class ModelRunner:
         for (stream, _), probabilities in zip(busy, found, strict=True):
             stream.probabilities.extend(probabilities.tolist())
 
-    def decide_turn(self, stream: LiveStream) -> None:
-        """Ask the turn model whether the speaker has finished, and tell the stream."""
+    def ask_turn(self, stream: LiveStream, wake: Callable[[], None]) -> None:
+        """Ask the turn model whether the speaker has finished; ``wake`` is called when it knows.
+
+        It takes a tenth of a second, in a thread of its own, and only this stream waits for it.
+        """
         assert self.smart_turn is not None
-        detector = stream.detector
-        probability = self.smart_turn.complete_probability(detector.new_audio(detector.audio_start))
-        stream.turn_in_question = False
-        stream.follow(detector.answer(probability >= 0.5))
+        audio = stream.detector.new_audio(stream.detector.audio_start)
+        answer = self._turns.submit(self.smart_turn.complete_probability, audio)
+        answer.add_done_callback(lambda _: wake())
+        stream.turn_answer = answer
+
+    def take_turn(self, stream: LiveStream) -> None:
+        """Tell a stream what the turn model has answered."""
+        assert stream.turn_answer is not None
+        probability = stream.turn_answer.result()
+        stream.turn_in_question, stream.turn_answer = False, None
+        stream.follow(stream.detector.answer(probability >= TURN_OVER))
 
     @torch.inference_mode()
     def run_partials(self, streams: Sequence[LiveStream]) -> None:
@@ -210,6 +225,10 @@ class ModelRunner:
                 )
             )
         return transcripts
+
+    def shut_down(self) -> None:
+        """End the threads; what is under way is waited for."""
+        self._turns.shutdown()
 
     def warm_up(self) -> None:
         """Make the first utterance as fast as the hundredth: run every pass once."""

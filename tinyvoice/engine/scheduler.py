@@ -52,11 +52,14 @@ class Telling(NamedTuple):
 class Scheduler:
     """All streams of an engine, and what is to be done for them.
 
-    Streams are added and removed from any thread; `step` runs in the worker.
+    Streams are added and removed from any thread; `step` runs in the worker. ``wake`` is called,
+    from any thread, when there is something to do that no step knows of yet.
     """
 
-    def __init__(self, runner: ModelRunner, settings: EngineSettings) -> None:
-        self.runner, self.settings = runner, settings
+    def __init__(
+        self, runner: ModelRunner, settings: EngineSettings, wake: Callable[[], None] = lambda: None
+    ) -> None:
+        self.runner, self.settings, self._wake = runner, settings, wake
         self._lock = threading.Lock()
         self._streams: list[LiveStream] = []
         self._removed: list[LiveStream] = []
@@ -85,7 +88,7 @@ class Scheduler:
 
     def step(self) -> list[Telling]:
         """Do the most urgent work once; return what the streams have to tell."""
-        self._give_back()
+        self.give_back()
         streams = self.streams
         self.hear(streams)
         self.run_finals(streams)
@@ -97,9 +100,7 @@ class Scheduler:
     def busy(self) -> bool:
         """Whether another step has something to do already."""
         with self._lock:
-            return bool(self._removed) or any(
-                s.waiting or s.windows or s.inbox for s in self._streams if not s.failed
-            )
+            return bool(self._removed) or any(stream.has_work for stream in self._streams)
 
     def hear(self, streams: Sequence[LiveStream]) -> None:
         """Voice activity of all new audio, in one batch, and what follows from it."""
@@ -128,8 +129,12 @@ class Scheduler:
     def ask_turns(self, streams: Sequence[LiveStream]) -> None:
         """Turn detection of streams whose pause may be the end of a turn."""
         for stream in streams:
-            if stream.turn_in_question:
-                self._run(lambda items: self.runner.decide_turn(items[0]), [stream])
+            if not stream.turn_in_question:
+                continue
+            if stream.turn_answer is None:
+                self._run(lambda items: self.runner.ask_turn(items[0], self._wake), [stream])
+            elif stream.turn_answer.done():
+                self._run(lambda items: self.runner.take_turn(items[0]), [stream])
 
     def run_partials(self, streams: Sequence[LiveStream]) -> None:
         """One batch of partials, those first that have waited longest."""
@@ -217,7 +222,8 @@ class Scheduler:
         stream.failed = True
         stream.events.append(Failed(failure, stream.at))
 
-    def _give_back(self) -> None:
+    def give_back(self) -> None:
+        """Free what streams hold that were removed; runs in the worker, as `step` does."""
         with self._lock:
             removed, self._removed = self._removed, []
         for stream in removed:
