@@ -12,12 +12,14 @@ from tests.engine.hearing import SECOND, Samples, finals, padded
 from tinyvoice.benchmark.speech import Clip
 from tinyvoice.engine import (
     EngineClosedError,
+    EngineSettings,
     Event,
     Failed,
     Final,
     Partial,
     StreamFailedError,
     StreamingEngine,
+    StreamSettings,
 )
 from tinyvoice.engine.recording import joined, stream_recording
 from tinyvoice.errors import ConfigurationError
@@ -65,6 +67,17 @@ class TestEvents:
 
 
 class TestLimits:
+    async def test_a_place_is_free_as_soon_as_its_stream_is_over(self, model: ASRModel) -> None:
+        """Also where others begin before the engine's next step."""
+        async with StreamingEngine(model, EngineSettings(max_streams=4)) as engine:
+            streams = [await engine.stream().open() for _ in range(4)]
+            for stream in streams:
+                stream.drop()
+            opened = [engine._open_in_worker(StreamSettings()) for _ in range(4)]
+            assert len({live.slot.index for live in opened}) == 4
+            for live in opened:
+                engine._need_runner().close(live)
+
     async def test_leaving_early_gives_the_place_back(
         self, model: ASRModel, two_sentences: Samples
     ) -> None:

@@ -60,6 +60,8 @@ class StreamedSummary:
     """Words of clips that were cut or padded; None where none were."""
     lost_at_end: int | None
     changed_within: int | None
+    lost_offline: int | None
+    """Words that offline transcripts of the same clips lost at both edges."""
     processor_seconds: float
     skipped: list[str]
     """Why utterances could not be measured, one sentence for each."""
@@ -73,6 +75,7 @@ def summarise_streamed(
     records = [record for result in measured for record in result.records]
     streamed = [_in_metrics(result.errors) for result in measured]
     offline = [_in_metrics(result.offline_errors) for result in measured]
+    offline_edges = [r.offline_edges for r in measured if r.offline_edges is not None]
     edges = [result.edges for result in measured if result.edges is not None]
     seconds = sum(result.duration for result in measured)
     verdicts = [result.verdict for result in measured]
@@ -101,6 +104,9 @@ def summarise_streamed(
         lost_at_beginning=sum(e.lost_at_beginning for e in edges) if edges else None,
         lost_at_end=sum(e.lost_at_end for e in edges) if edges else None,
         changed_within=sum(e.changed for e in edges) if edges else None,
+        lost_offline=sum(e.lost_at_beginning + e.lost_at_end for e in offline_edges)
+        if edges
+        else None,
         processor_seconds=evaluation.processor_seconds,
         skipped=[f"{r.name}: {r.error}" for r in evaluation.results if r.error is not None],
     )
@@ -161,6 +167,7 @@ def _result_json(result: StreamedResult) -> dict[str, Any]:
         "revised_words": sum(map(metrics.revised_words, result.records)),
         "first_stable_word": round(stable[0], 3) if stable else None,
         "edges": None if result.edges is None else asdict(result.edges),
+        "offline_edges": None if result.offline_edges is None else asdict(result.offline_edges),
         "error": result.error,
     }
 
@@ -234,6 +241,7 @@ def _rows(summary: StreamedSummary) -> list[tuple[str, str]]:
         rows += [
             ("words lost at the beginning", f"{summary.lost_at_beginning:,}"),
             ("words lost at the end", f"{summary.lost_at_end:,}"),
+            ("words lost at the edges offline", f"{summary.lost_offline:,}"),
             ("words changed or lost within", f"{summary.changed_within:,}"),
         ]
     if summary.revision_rate is not None:
@@ -268,6 +276,7 @@ def streamed_table(summaries: Sequence[dict[str, Any]]) -> str:
             edge = ""
         else:
             edge = f"{lost} at the beginning, {summary['lost_at_end']} at the end"
+            edge += f" (offline {summary['lost_offline']})"
         cells = [
             f"`{summary['test_set']}`",
             played,

@@ -104,6 +104,8 @@ class StreamedResult:
     partials: int
     records: tuple[UtteranceRecord, ...]
     edges: Edges | None = None
+    offline_edges: Edges | None = None
+    """Of the offline transcript of the cut or padded clip: the model's share, not the engine's."""
     error: str | None = None
 
 
@@ -289,6 +291,7 @@ class Judge:
             partials=sum(isinstance(event, Partial) for event in item.events),
             records=tuple(utterance_records(item.events, item.words, item.before_s)),
             edges=None if whole is None else compare_edges(whole, streamed),
+            offline_edges=None if whole is None else compare_edges(whole, offline),
         )
 
     def _verdict(self, item: Played, streamed: str, expected: str) -> tuple[Verdict, float | None]:

@@ -46,7 +46,14 @@ RESULT = StreamedResult(
 )
 RESULTS = [
     RESULT,
-    replace(RESULT, name="2", verdict="tie", margin=1e-5, edges=Edges(1, 0, 2)),
+    replace(
+        RESULT,
+        name="2",
+        verdict="tie",
+        margin=1e-5,
+        edges=Edges(1, 0, 2),
+        offline_edges=Edges(0, 2, 0),
+    ),
     replace(RESULT, name="3", verdict="different", margin=0.5),
     replace(RESULT, name="4", error="x.wav is empty"),
 ]
@@ -71,6 +78,7 @@ def test_figures_of_a_set() -> None:
     assert figures["first_partial"]["p50"] == 0.5
     assert figures["partials_per_second"] == 1.0
     assert (figures["lost_at_beginning"], figures["lost_at_end"]) == (1, 0)
+    assert figures["lost_offline"] == 2
     assert figures["skipped"] == ["4: x.wav is empty"]
 
 
@@ -110,7 +118,7 @@ def test_files_and_the_table_for_documents(tmp_path: Path) -> None:
     table = streamed_table(read_streamed(tmp_path)).splitlines()
     assert len(table) == 3
     assert table[2].startswith("| `set` | manual, auto, 8 at once | 3 | 1 | 1 | 1 | -50.00 |")
-    assert table[2].endswith("| 0.50 s | 1 at the beginning, 0 at the end |")
+    assert table[2].endswith("| 0.50 s | 1 at the beginning, 0 at the end (offline 2) |")
 
 
 def test_a_broken_file_is_named(tmp_path: Path) -> None:

@@ -82,6 +82,7 @@ class TestEvaluation:
         for result in streamed(model, padded, endpointing="vad"):
             assert result.edges is not None
             assert (result.edges.lost_at_beginning, result.edges.lost_at_end) == (0, 0)
+            assert result.offline_edges == result.edges
 
 
 class TestJudge:
