@@ -1,6 +1,6 @@
 # Every target sets up what it needs: no step has to come before another.
 #
-#   make demo   transcribe a recording: text, words with times, speed
+#   make demo   play a recording: words as they are understood, latencies
 #   make test   lint, type check and tests
 #
 # PYTHON picks the interpreter (3.11 or newer), TORCH the requirement handed to pip.
@@ -19,7 +19,7 @@ SOURCES := $(wildcard tinyvoice training agents examples tests)
 .PHONY: help demo test lint format typecheck pytest venv clean
 
 help:
-	@echo "make demo   transcribe a recording (sets up $(VENV) first)"
+	@echo "make demo   play a recording, words appear (sets up $(VENV) first)"
 	@echo "make test   lint, type check and tests (sets up $(VENV) first)"
 	@echo "make lint   ruff only          make format   let ruff rewrite"
 	@echo "make venv   environment for development"
