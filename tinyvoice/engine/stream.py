@@ -22,6 +22,7 @@ from tinyvoice.engine.events import Event, Failed, Partial
 from tinyvoice.engine.live import Command, LiveStream
 from tinyvoice.engine.settings import StreamSettings
 from tinyvoice.errors import TinyvoiceError
+from tinyvoice.vad.silero import WINDOW_SAMPLES
 
 if TYPE_CHECKING:
     from tinyvoice.engine.engine import StreamingEngine
@@ -176,7 +177,9 @@ class Stream:
         if live is not None and len(samples):
             live.fed += len(samples)
             live.inbox.append(samples)
-            self._engine._wake()
+            # Less than a window is not heard yet, and waking the worker costs more than it.
+            if live.pending >= WINDOW_SAMPLES:
+                self._engine._wake()
 
     async def _ask(self, kind: str, settings: StreamSettings | None = None) -> Any:
         """Queue a command behind the audio fed so far, and wait for its outcome."""
