@@ -64,7 +64,11 @@ def record() -> Record:
         single=figures(1, 0.02),
         peak_memory=500_000_000,
         baseline_single=figures(1, 0.2),
-        compute=[Compute("3 s", 0.04, 0.1), Compute("10 s", 0.04, 0.4)],
+        compute=[
+            Compute("3 s", 0.04, 0.1),
+            Compute("10 s", 0.04, 0.4),
+            Compute("10 s", 0.02, 0.4, streams=16),
+        ],
         streams={
             ENGINE: [figures(1, 0.02), figures(16, 0.4, reason="finals after 400 ms")],
             BASELINE: [figures(1, 0.2)],
@@ -93,6 +97,8 @@ def test_everything_measured_has_its_table(record: Record) -> None:
 def test_the_engine_beside_the_baseline(record: Record) -> None:
     rows = {row[0]: row[1:] for row in comparison_table(record).rows}
     assert rows["compute, CPU s per s, utterances of 10 s"] == ("0.0400", "0.4000", "10.0×")
+    together = "compute, CPU s per s, utterances of 10 s, 16 streams together"
+    assert rows[together] == ("0.0200", "0.4000", "20.0×")
     assert rows["streams held"] == ("12", "2", "6.0×")
     assert rows["time to final, p95"] == ("20 ms", "200 ms", "10.0×")
 

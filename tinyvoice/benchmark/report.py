@@ -116,6 +116,8 @@ def comparison_table(record: Record) -> Table:
     for compute in record["compute"]:
         ours, theirs = compute["engine"], compute["baseline"]
         title = f"compute, CPU s per s, utterances of {compute['utterances']}"
+        if compute.get("streams", 1) > 1:
+            title += f", {compute['streams']} streams together"
         shown = (number(ours, 4), number(theirs, 4))
         rows.append((title, *shown, ratio(theirs, ours)))
     held = record["held"]

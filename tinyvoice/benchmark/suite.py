@@ -25,6 +25,7 @@ from tinyvoice.benchmark.harness import (
     paced_run,
     stopping_on_interrupt,
 )
+from tinyvoice.benchmark.lockstep import cost_together
 from tinyvoice.benchmark.machine import Machine, describe_machine
 from tinyvoice.benchmark.soak import SoakFigures, one_minute, soak
 from tinyvoice.benchmark.speech import Clip, of_length
@@ -37,6 +38,9 @@ ENGINE, BASELINE = "engine", "baseline"
 
 COMPARED_LENGTHS: dict[str, tuple[float, float]] = {"3 s": (1.5, 4.5), "10 s": (8.0, 13.0)}
 """Utterances that compute is compared at, by their bounds in seconds."""
+
+STREAMS_TOGETHER = 16
+"""Streams whose compute is compared when they are served together."""
 
 STREAMS_LIMIT = 2_048
 HARNESS_SECONDS = 5.0
@@ -68,6 +72,7 @@ class Compute:
     utterances: str
     engine: float
     baseline: float
+    streams: int = 1
 
     @property
     def ratio(self) -> float:
@@ -150,6 +155,35 @@ class Suite:
                 found = figures_of(run, self.silence_s, with_text=False, harness=harness)
                 costs[kind] = found.compute
             self.report.compute.append(Compute(name, costs[ENGINE], costs[BASELINE]))
+        for name, bounds in COMPARED_LENGTHS.items():
+            clips = of_length(self.clips, *bounds)
+            if clips and not self.stopped():
+                self._compare_together(name, clips)
+
+    def _compare_together(self, name: str, clips: Sequence[Clip]) -> None:
+        """The same with several streams, as fast as they are served."""
+        costs = {}
+        for kind in (ENGINE, BASELINE):
+            what = f"compute of the {kind}, {STREAMS_TOGETHER} streams, utterances of {name}"
+            self.say(what, 0.0)
+
+            async def part(engine: Engine, stop: asyncio.Event, what: str = what) -> float:
+                cost = await cost_together(
+                    engine,
+                    clips,
+                    STREAMS_TOGETHER,
+                    dict(self.run_settings.stream),
+                    pause_s=self.run_settings.pause_ms / 1000,
+                    stop=stop,
+                    progress=lambda share: self.say(what, share),
+                )
+                self.report.interrupted = self.report.interrupted or stop.is_set()
+                return cost
+
+            costs[kind] = asyncio.run(self._with_engine(kind, part))
+            if self.stopped():
+                return
+        self.report.compute.append(Compute(name, costs[ENGINE], costs[BASELINE], STREAMS_TOGETHER))
 
     def measure_streams(self, kind: str, numbers: Sequence[int] | None, seconds: float) -> None:
         """Runs at several numbers of streams; None searches for the largest that is held."""
