@@ -24,6 +24,9 @@ from tinyvoice.engine.events import Failed
 PACKET_S = 0.16
 """Audio that each stream is fed in a round: half the usual interval of partials."""
 
+SECONDS_A_STREAM = 24.0
+"""Audio that each stream plays at most: two of the long clips, and the baseline is slow."""
+
 
 async def cost_together(
     engine: Engine,
@@ -41,7 +44,7 @@ async def cost_together(
     that their utterances neither begin nor end together.
     """
     sounds = [sound_of(clips, number, streams, pause_s) for number in range(streams)]
-    length = min(len(sound) for sound in sounds)
+    length = min(round(SECONDS_A_STREAM * SAMPLE_RATE), *(len(sound) for sound in sounds))
     size = round(PACKET_S * SAMPLE_RATE)
     async with contextlib.AsyncExitStack() as stack:
         opened = [
