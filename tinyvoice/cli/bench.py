@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from tinyvoice.cli.options import Device, ModelName, ModelPrecision, Precision
 from tinyvoice.cli.progress import Activity, hidden
-from tinyvoice.cli.transcribe import Device, Precision, load_model
+from tinyvoice.cli.transcribe import load_model
 from tinyvoice.errors import ConfigurationError, TinyvoiceError
 
 if TYPE_CHECKING:
@@ -49,16 +50,7 @@ class Shape(StrEnum):
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 def bench(
-    model: Annotated[
-        str,
-        typer.Option(
-            "--model",
-            "-m",
-            envvar="TINYVOICE_MODEL",
-            metavar="NAME|FOLDER",
-            help="Model: 'embedded', a folder, or a Hugging Face id.",
-        ),
-    ] = "embedded",
+    model: ModelName = "embedded",
     single: Annotated[
         bool, typer.Option("--single/--no-single", help="Measure one stream.")
     ] = True,
@@ -109,7 +101,7 @@ def bench(
         EncoderForm, typer.Option(help="Form of the incremental encoder.")
     ] = EncoderForm.AUTO,
     device: Annotated[Device, typer.Option(help="Where to compute.")] = Device.AUTO,
-    dtype: Annotated[Precision, typer.Option(help="What to compute in.")] = Precision.AUTO,
+    dtype: ModelPrecision = Precision.AUTO,
     threads: Annotated[
         int | None, typer.Option(min=1, help="CPU threads of the model; chosen by its size.")
     ] = None,
