@@ -18,7 +18,7 @@ from transformers import (
 
 from tests import miniature
 from tinyvoice.errors import AudioError, ConfigurationError
-from tinyvoice.model.pipeline import ASRPipeline, segments
+from tinyvoice.model.pipeline import ASRPipeline, result, segments
 from tinyvoice.model.transcript import Transcript, Word
 
 TASK = "automatic-speech-recognition"
@@ -137,9 +137,17 @@ class TestTimestamps:
         found = recogniser(clip, return_timestamps="word")
         assert found == {
             "text": text_of(recogniser, clip),
-            "chunks": [{"text": w.text, "timestamp": (w.start, w.end)} for w in words],
+            "chunks": [
+                {"text": w.text, "timestamp": (round(w.start, 3), round(w.end, 3))} for w in words
+            ],
         }
         assert words
+
+    @pytest.mark.parametrize("timestamps", ["word", True])
+    def test_times_are_milliseconds(self, timestamps: bool | str) -> None:
+        word = Word("a", 0.36000000000000004, 1.0004999, 1.0)
+        found = result(Transcript("a", (word,), 1.0, 2.0), timestamps)
+        assert found["chunks"] == [{"text": "a", "timestamp": (0.36, 1.0)}]
 
     def test_segments_end_at_pauses(self) -> None:
         a, b, c = (Word(t, s, s + 0.3, 1.0) for t, s in (("a", 0.0), ("b", 0.5), ("c", 1.4)))

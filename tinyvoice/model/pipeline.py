@@ -72,8 +72,8 @@ class ASRPipeline(AutomaticSpeechRecognitionPipeline):
     An input is a path, a URL, the bytes of a file, an array at 16 kHz, or a mapping with
     ``"array"`` or ``"raw"`` and ``"sampling_rate"`` (or with ``"path"`` or ``"bytes"``). A result
     is ``{"text": …}``, and with ``return_timestamps="word"`` also ``"chunks"``, a list of
-    ``{"text": word, "timestamp": (start, end)}`` in seconds. ``return_timestamps=True`` gives a
-    chunk for each stretch of speech between pauses.
+    ``{"text": word, "timestamp": (start, end)}`` in seconds, rounded to milliseconds.
+    ``return_timestamps=True`` gives a chunk for each stretch of speech between pauses.
     """
 
     model: ASRModel
@@ -207,7 +207,7 @@ def result(transcript: Transcript, timestamps: bool | str) -> dict[str, Any]:
         found["chunks"] = [
             {
                 "text": " ".join(word.text for word in group),
-                "timestamp": (group[0].start, group[-1].end),
+                "timestamp": (round(group[0].start, 3), round(group[-1].end, 3)),
             }
             for group in groups
         ]
