@@ -33,6 +33,11 @@ from tinyvoice.errors import AudioError, ManifestError
 SAMPLE_RATE = 16_000
 
 OnError = Literal["raise", "skip"]
+ADVICE: dict[OnError, str] = {
+    "raise": "correct the line or set data.on_error=skip",
+    "skip": "the line is left out until it is corrected",
+}
+"""What the error of a broken line tells to do."""
 
 WordTimes = tuple[tuple[str, float, float], ...]
 """Words in order: text, start and end in seconds from the start of the utterance."""
@@ -88,13 +93,14 @@ def read_manifest(
     path = Path(path)
     utterances: list[Utterance] = []
     errors: list[ManifestError] = []
+    advice = ADVICE[on_error]
     try:
         with path.open("rb") as file:
             for number, line in enumerate(file, start=1):
                 if not line.strip():
                     continue
                 try:
-                    utterances.append(_parse_line(line, path, number, phonemes))
+                    utterances.append(_parse_line(line, path, number, phonemes, advice))
                 except ManifestError as error:
                     if on_error == "raise":
                         raise
@@ -157,12 +163,12 @@ def read_samples(utterance: Utterance) -> NDArray[np.float32]:
     return resample(np.ascontiguousarray(samples), rate, SAMPLE_RATE)
 
 
-def _parse_line(line: bytes, path: Path, number: int, phonemes: bool) -> Utterance:
-    """Parse one line, or raise `ManifestError` naming ``path:number``."""
+def _parse_line(line: bytes, path: Path, number: int, phonemes: bool, advice: str) -> Utterance:
+    """Parse one line, or raise `ManifestError` naming ``path:number`` and what to do."""
 
     def broken(reason: str) -> ManifestError:
         return ManifestError(
-            f"{path}:{number}: {reason}; correct the line or set data.on_error=skip.",
+            f"{path}:{number}: {reason}; {advice}.",
             path=str(path),
             line=number,
         )

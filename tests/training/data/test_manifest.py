@@ -80,10 +80,13 @@ def test_a_broken_line_is_named_and_refused_or_skipped(
         read_manifest(path)
     assert caught.value.line == 2
     assert f"{path}:2:" in str(caught.value)
+    assert "set data.on_error=skip" in str(caught.value)
 
     skipped = read_manifest(path, on_error="skip")
     assert len(skipped) == 2
     assert [error.line for error in skipped.errors] == [2]
+    assert str(skipped.errors[0]).startswith(f"{path}:2:")
+    assert str(skipped.errors[0]).endswith("; the line is left out until it is corrected.")
 
 
 def test_a_missing_manifest_is_named(tmp_path: Path) -> None:
