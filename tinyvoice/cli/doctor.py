@@ -31,7 +31,6 @@ EXTRAS = {
     "media": (["av"], "MP4, WebM, M4A and other video"),
     "mic": (["sounddevice"], "the microphone"),
     "semantic": (["pipecat", "onnxruntime"], "turns that end by what was said"),
-    "augmentation": (["audiomentations"], "recorded rooms and noise in training"),
     "synthesis": (["espeakng_loader", "num2words"], "tinyvoice synth"),
     "eval": (["jiwer", "espeakng_loader", "num2words"], "tinyvoice eval"),
     "bench": (["matplotlib"], "plots of tinyvoice bench"),

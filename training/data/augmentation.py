@@ -4,14 +4,13 @@ Every transform is a small dataclass with a probability, takes a clip and a rand
 returns a clip; word times follow where a transform moves the audio. Everything random comes from
 the generator passed in, so a clip of an epoch is augmented alike on every run, worker and process.
 
-Works on single clips of float32 samples at 16 kHz with numpy alone. Recorded room responses and
-background noise (`recorded_rooms`, `recorded_noise`) go through audiomentations and need the extra
-``augmentation``. Cutting clips short is the collator's work, because it changes the label.
+Works on single clips of float32 samples at 16 kHz with numpy alone; recorded room responses and
+backgrounds (`recorded_rooms`, `recorded_noise`) are read as they are needed. Cutting clips short is
+the collator's work, because it changes the label.
 """
 
 from __future__ import annotations
 
-import random as python_random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
@@ -19,10 +18,11 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+import soundfile
 from numpy.typing import NDArray
 
 from tinyvoice.audio.resample import resample
-from tinyvoice.errors import ConfigurationError, MissingExtraError
+from tinyvoice.errors import AudioError, ConfigurationError
 from training.data.manifest import SAMPLE_RATE, WordTimes
 
 Samples = NDArray[np.float32]
@@ -35,6 +35,12 @@ of speech above 500 Hz (about 5 dB per octave) and is flat below."""
 SPEECH_KNEE_HZ = 500.0
 TELEPHONE_BAND_HZ = (300.0, 3400.0)
 MU = 255.0  # G.711 µ-law
+
+AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".aif", ".aiff")
+"""Files that are taken from a folder of recordings."""
+
+LONGEST_RESPONSE_S = 10.0
+"""What is read of a room response; the largest cathedrals fade within it."""
 
 
 @dataclass(frozen=True)
@@ -303,64 +309,67 @@ class SensorFloor:
         return replace(clip, samples=samples.astype(np.float32))
 
 
-# --- recordings, by audiomentations --------------------------------------------------------------
+# --- recordings ----------------------------------------------------------------------------------
 
 
-@dataclass
-class Audiomentations:
-    """Any waveform transform of audiomentations that keeps the clip's length.
+@dataclass(frozen=True)
+class RecordedRoom:
+    """Convolves with a room response recorded elsewhere (Ko et al., 2017).
 
-    The library draws from the global generators of Python and numpy; they are seeded from the
-    clip's own generator for the call and put back afterwards.
+    What a recording has before its direct sound is cut off, so that word times stay.
     """
 
-    transform: Any
-    probability: float
+    recordings: tuple[Path, ...]
+    probability: float = 0.3
 
     def __call__(self, clip: Clip, random: Random) -> Clip:
-        """Apply the transform, reproducibly."""
-        seed = int(random.integers(2**32))
-        states = python_random.getstate(), np.random.get_state()
-        python_random.seed(seed)
-        np.random.seed(seed)
-        try:
-            samples = self.transform(samples=clip.samples, sample_rate=SAMPLE_RATE)
-        finally:
-            python_random.setstate(states[0])
-            np.random.set_state(states[1])
-        return replace(clip, samples=np.asarray(samples, dtype=np.float32))
+        """Keep length and level; raises `AudioError` where the recording has become unreadable."""
+        path = self.recordings[random.integers(len(self.recordings))]
+        response = from_direct_sound(_read_part(path, LONGEST_RESPONSE_S))
+        wet = _convolve(clip.samples, response)[: len(clip.samples)]
+        return replace(clip, samples=_with_level(wet, clip.samples))
 
 
-def recorded_rooms(folder: str, probability: float = 0.3) -> Audiomentations:
-    """Convolve with room responses recorded elsewhere: the audio files under ``folder``.
+@dataclass(frozen=True)
+class RecordedNoise:
+    """Adds a random part of a recorded background (Hannun et al., 2014).
+
+    A recording shorter than the clip is repeated.
+    """
+
+    recordings: tuple[Path, ...]
+    probability: float = 0.4
+    lowest_snr_db: float = 3.0
+    highest_snr_db: float = 30.0
+
+    def __call__(self, clip: Clip, random: Random) -> Clip:
+        """Take the ratio as `Noise` does; raises `AudioError` as `RecordedRoom`."""
+        path = self.recordings[random.integers(len(self.recordings))]
+        part = _read_part(path, clip.duration, place=random.random())
+        snr = random.uniform(self.lowest_snr_db, self.highest_snr_db)
+        level = float(np.sqrt(np.mean(part**2))) if len(part) else 0.0
+        if level < 1e-5:  # digital silence has no background to amplify
+            return clip
+        noise = np.resize(part / np.float32(level), len(clip.samples))
+        return replace(clip, samples=_add_at_snr(clip.samples, noise, snr))
+
+
+def recorded_rooms(folder: str, **settings: float) -> RecordedRoom:
+    """Convolve with the room responses under ``folder``; settings of `RecordedRoom`.
 
     Raises:
-        ConfigurationError: ``folder`` holds no audio.
-        MissingExtraError: audiomentations is not installed.
+        ConfigurationError: ``folder`` holds no audio, or a file that cannot be read as audio.
     """
-    library = _audiomentations("recorded room responses")
-    return Audiomentations(
-        library.ApplyImpulseResponse(ir_path=_audio_folder(folder, "rooms"), p=1.0), probability
-    )
+    return RecordedRoom(_recordings(folder, "rooms"), **settings)
 
 
-def recorded_noise(
-    folder: str,
-    probability: float = 0.4,
-    lowest_snr_db: float = 3.0,
-    highest_snr_db: float = 30.0,
-) -> Audiomentations:
-    """Mix in recorded backgrounds: the audio files under ``folder``; raises as `recorded_rooms`."""
-    library = _audiomentations("recorded background noise")
-    return Audiomentations(
-        library.AddBackgroundNoise(
-            sounds_path=_audio_folder(folder, "backgrounds"),
-            min_snr_db=lowest_snr_db,
-            max_snr_db=highest_snr_db,
-            p=1.0,
-        ),
-        probability,
-    )
+def recorded_noise(folder: str, **settings: float) -> RecordedNoise:
+    """Mix in the backgrounds under ``folder``; settings of `RecordedNoise`.
+
+    Raises:
+        ConfigurationError: as `recorded_rooms`.
+    """
+    return RecordedNoise(_recordings(folder, "backgrounds"), **settings)
 
 
 # --- clips without speech ------------------------------------------------------------------------
@@ -542,24 +551,53 @@ def _frequencies(size: int) -> Samples:
     return np.fft.rfftfreq(size, 1 / SAMPLE_RATE).astype(np.float32)
 
 
-def _audiomentations(what: str) -> Any:
-    """Import audiomentations, or say which extra brings it."""
+def from_direct_sound(response: Samples) -> Samples:
+    """Return an impulse response from its first sample within 20 dB of the loudest (ISO 3382-1)."""
+    magnitudes = np.abs(response)
+    return response[int(np.argmax(magnitudes >= 0.1 * magnitudes.max(initial=0.0))) :]
+
+
+def _read_part(path: Path, seconds: float, place: float = 0.0) -> Samples:
+    """Read up to ``seconds`` of a recording: mono, 16 kHz, ``(samples,)``.
+
+    ``place`` says where: 0 is the first part of that length, 1 the last.
+    """
     try:
-        import audiomentations
-    except ImportError as error:
-        raise MissingExtraError("augmentation", f"Augmenting with {what}") from error
-    return audiomentations
+        with soundfile.SoundFile(str(path)) as file:
+            rate = file.samplerate
+            count = max(1, round(seconds * rate))
+            file.seek(int(place * max(0, file.frames - count)))
+            channels = file.read(count, dtype="float32", always_2d=True)
+    except (OSError, RuntimeError) as error:
+        raise AudioError(
+            f"{path} cannot be read as audio ({error}): take it out of its folder.", path=str(path)
+        ) from error
+    samples = np.nan_to_num(channels.mean(axis=1), posinf=0.0, neginf=0.0)
+    return resample(samples, rate, SAMPLE_RATE)
 
 
-def _audio_folder(folder: str, key: str) -> str:
-    """Return ``folder`` if it exists and is not empty."""
-    path = Path(folder).expanduser()
-    if not path.is_dir() or not any(path.rglob("*.*")):
+def _recordings(folder: str, key: str) -> tuple[Path, ...]:
+    """Return the audio files under ``folder`` in order; all are opened now, none in the middle."""
+    key = f"data.augmentation.{key}"
+    root = Path(folder).expanduser()
+    paths = tuple(sorted(p for p in root.rglob("*") if p.suffix.lower() in AUDIO_SUFFIXES))
+    if not paths:
         raise ConfigurationError(
-            f"data.augmentation.{key} names {folder}, which is not a folder with audio files.",
-            key=f"data.augmentation.{key}",
+            f"{key} names {folder}, which is not a folder with audio files "
+            f"({', '.join(AUDIO_SUFFIXES)}).",
+            key=key,
         )
-    return str(path)
+    for path in paths:
+        try:
+            empty = soundfile.info(str(path)).frames == 0
+        except (OSError, RuntimeError) as error:
+            raise ConfigurationError(
+                f"{key}: {path} cannot be read as audio ({error}): take it out of the folder.",
+                key=key,
+            ) from error
+        if empty:
+            raise ConfigurationError(f"{key}: {path} is empty: take it out of the folder.", key=key)
+    return paths
 
 
 # --- what a configuration builds -----------------------------------------------------------------

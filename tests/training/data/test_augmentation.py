@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from tinyvoice.errors import ConfigurationError
+from tinyvoice.errors import AudioError, ConfigurationError
 from training.data.augmentation import (
     NOISE_SLOPES,
     TRANSFORMS,
@@ -16,6 +16,8 @@ from training.data.augmentation import (
     Clipping,
     Gain,
     Noise,
+    RecordedNoise,
+    RecordedRoom,
     SilencePads,
     Speed,
     SyntheticReverb,
@@ -143,22 +145,114 @@ def test_clips_without_speech_are_of_many_kinds() -> None:
     assert 0.1 < max(levels) <= 1.01
 
 
-def test_recorded_rooms_and_backgrounds_are_reproducible(tmp_path: Path) -> None:
-    pytest.importorskip("audiomentations")
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Two recordings of noise, one in stereo at 8 kHz in a folder of its own, and a text."""
     random = np.random.default_rng(0)
-    for name in ("one.wav", "two.wav"):
-        soundfile.write(tmp_path / name, random.standard_normal(8_000) * 0.1, 16_000)
-    settings = {
-        "rooms": {"folder": str(tmp_path), "probability": 1.0},
-        "backgrounds": {"folder": str(tmp_path), "probability": 1.0},
-    }
-    augmentation = build_augmentation(settings)
-    assert len(augmentation.transforms) == 2
-    once = augmentation(bursts(), np.random.default_rng(1))
-    again = augmentation(bursts(), np.random.default_rng(1))
-    np.testing.assert_array_equal(once.samples, again.samples)
-    assert len(once.samples) == len(bursts().samples)
-    assert not np.array_equal(once.samples, bursts().samples)
+    soundfile.write(tmp_path / "one.wav", random.standard_normal(8_000) * 0.1, 16_000)
+    (tmp_path / "deeper").mkdir()
+    stereo = random.standard_normal((60_000, 2)) * 0.1
+    soundfile.write(tmp_path / "deeper" / "two.FLAC", stereo, 8_000)
+    (tmp_path / "licence.txt").write_text("public domain")
+    return tmp_path
+
+
+def test_recorded_rooms_and_backgrounds_are_reproducible(folder: Path) -> None:
+    recorded = {name: {"folder": str(folder), "probability": 1.0} for name in RECORDED}
+    augmentation = build_augmentation(recorded)
+    assert augmentation.transforms == (
+        RecordedRoom((folder / "deeper" / "two.FLAC", folder / "one.wav"), 1.0),
+        RecordedNoise((folder / "deeper" / "two.FLAC", folder / "one.wav"), 1.0),
+    )
+    heard = []
+    for seed in range(4):
+        once = augmentation(bursts(), np.random.default_rng(seed))
+        again = augmentation(bursts(), np.random.default_rng(seed))
+        np.testing.assert_array_equal(once.samples, again.samples)
+        assert once.samples.dtype == np.float32
+        assert once.samples.shape == bursts().samples.shape
+        assert once.words == WORDS
+        heard.append(once.samples.tobytes())
+    assert len(set(heard)) == 4
+
+
+@pytest.mark.parametrize("name", RECORDED)
+@pytest.mark.parametrize("count", [0, 1, 7, 16_000])
+def test_recordings_on_short_and_silent_clips(folder: Path, name: str, count: int) -> None:
+    augmentation = build_augmentation({name: {"folder": str(folder), "probability": 1.0}})
+    for seed in range(4):
+        clip = Clip(np.zeros(count, dtype=np.float32), "", ())
+        result = augmentation(clip, np.random.default_rng(seed))
+        np.testing.assert_array_equal(result.samples, clip.samples)
+
+
+def test_a_recorded_room_leaves_the_direct_sound_in_its_place(tmp_path: Path) -> None:
+    """The response is 50 ms of faint noise, the direct sound, and an echo 100 ms behind it."""
+    response = 0.001 * np.random.default_rng(0).standard_normal(4_000)
+    response[800], response[2_400] = 0.5, 0.25
+    soundfile.write(tmp_path / "room.wav", response, 16_000, subtype="FLOAT")
+    room = RecordedRoom((tmp_path / "room.wav",), 1.0)
+    clip = Clip(np.zeros(16_000, dtype=np.float32), "click", (("click", 0.25, 0.26),))
+    clip.samples[4_000] = 0.8
+    wet = room(clip, np.random.default_rng(0))
+    loudest, echo = np.argsort(np.abs(wet.samples))[:-3:-1]
+    assert (loudest, echo) == (4_000, 5_600)
+    assert wet.samples[echo] / wet.samples[loudest] == pytest.approx(0.5, abs=0.01)
+    assert np.sum(wet.samples**2) == pytest.approx(np.sum(clip.samples**2), rel=1e-3)
+    assert np.abs(wet.samples[:4_000]).max() < 1e-6
+    assert wet.words == clip.words
+
+
+@pytest.mark.parametrize("seconds", [0.5, 8.0])
+def test_a_recorded_background_has_the_ratio_asked_for(tmp_path: Path, seconds: float) -> None:
+    """Recordings shorter and longer than the clip; a short one is repeated to its end."""
+    noise = 0.01 * np.random.default_rng(0).standard_normal(int(seconds * 16_000))
+    soundfile.write(tmp_path / "noise.wav", noise, 16_000, subtype="FLOAT")
+    clip = bursts()
+    background = RecordedNoise((tmp_path / "noise.wav",), 1.0, 10.0, 10.0)
+    added = background(clip, np.random.default_rng(0)).samples - clip.samples
+    level = np.sqrt(np.mean(added**2))
+    assert 20 * np.log10(speech_level(clip.samples) / level) == pytest.approx(10.0, abs=0.1)
+    for second in np.split(added, 3):
+        assert np.sqrt(np.mean(second**2)) == pytest.approx(level, rel=0.1)
+
+
+def test_backgrounds_come_from_all_over_a_long_recording(tmp_path: Path) -> None:
+    """The recording is a tone whose pitch rises by 100 Hz a second, so a part tells its place."""
+    time = np.arange(30 * 16_000) / 16_000
+    rising = 0.1 * np.sin(2 * np.pi * (200 + 50 * time) * time)
+    soundfile.write(tmp_path / "rising.wav", rising, 16_000)
+    background = RecordedNoise((tmp_path / "rising.wav",), 1.0, -40.0, -40.0)
+    places = []
+    for seed in range(20):
+        heard = background(bursts(), np.random.default_rng(seed)).samples[:16_000]
+        places.append((np.argmax(np.abs(np.fft.rfft(heard))) - 200) / 100)
+    assert min(places) < 6
+    assert 20 < max(places) < 28
+
+
+def test_a_silent_background_adds_nothing(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "silence.wav", np.zeros(16_000), 16_000)
+    background = RecordedNoise((tmp_path / "silence.wav",), 1.0)
+    unchanged = background(bursts(), np.random.default_rng(0))
+    np.testing.assert_array_equal(unchanged.samples, bursts().samples)
+
+
+@pytest.mark.parametrize("name", RECORDED)
+def test_recordings_that_cannot_be_read_are_named_at_once(folder: Path, name: str) -> None:
+    settings = {name: {"folder": str(folder)}}
+    soundfile.write(folder / "nothing.wav", np.zeros(0), 16_000)
+    with pytest.raises(ConfigurationError, match=rf"{name}.*nothing\.wav is empty"):
+        build_augmentation(settings)
+    (folder / "broken.wav").write_bytes(b"RIFF")
+    with pytest.raises(ConfigurationError, match=rf"{name}.*broken\.wav cannot be read as audio"):
+        build_augmentation(settings)
+
+
+def test_a_recording_that_has_gone_is_named(tmp_path: Path) -> None:
+    room = RecordedRoom((tmp_path / "gone.wav",), 1.0)
+    with pytest.raises(AudioError, match=r"gone\.wav cannot be read as audio"):
+        room(bursts(), np.random.default_rng(0))
 
 
 def test_a_configuration_builds_transforms_in_the_order_of_the_world() -> None:
@@ -181,6 +275,8 @@ def test_a_configuration_builds_transforms_in_the_order_of_the_world() -> None:
         ({"noise": {"loudness": 1}}, r"augmentation\.noise"),
         ({"noise": {"probability": 1.5}}, "between 0 and 1"),
         ({"rooms": {"folder": "/nowhere"}}, "/nowhere"),
+        ({"rooms": {"folder": str(Path(__file__).parent)}}, "not a folder with audio files"),
+        ({"backgrounds": {"folder": "/nowhere"}}, "/nowhere"),
     ],
 )
 def test_mistakes_in_a_configuration_are_named(settings: dict, message: str) -> None:
