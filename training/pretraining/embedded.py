@@ -13,6 +13,9 @@ interrupted:
 6. ``joint``      everything together (`joint`)
 7. ``export``     write the checkpoint folder
 
+A finished checkpoint takes the place of the first steps with ``adopt``, which puts its weights
+where the step named by ``--before`` looks for them: ``listener``, or ``joint`` alone.
+
 Minutes bound each step, because that is what a person without a GPU has; a step's learning rate is
 annealed over them. Training steps run in ``--processes`` processes of one thread each.
 """
@@ -23,6 +26,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -72,6 +76,14 @@ MEL_BANDS, MEL_HOP, MEL_WINDOW = 80, 320, 400
 VOCABULARY = 1500
 DIGIT_RECORDINGS = 14000
 """Recorded digits in an epoch; they are few, and the only human voices."""
+
+
+class AdoptedStep(StrEnum):
+    """Steps that an adopted checkpoint can be trained further from."""
+
+    LISTENER = "listener"
+    JOINT = "joint"
+
 
 app = typer.Typer(help=__doc__, no_args_is_help=True, pretty_exceptions_enable=False)
 
@@ -178,15 +190,20 @@ def adopt(
         str, typer.Argument(help="Name or folder of the checkpoint.")
     ] = "embedded",
     work: Work = Path("runs/embedded"),
+    before: Annotated[
+        AdoptedStep, typer.Option(help="The step that trains it further.")
+    ] = AdoptedStep.JOINT,
 ) -> None:
-    """Take a finished checkpoint as the outcome of the steps before ``joint``, to train it further.
+    """Take a finished checkpoint as the outcome of the steps before another, to train it further.
 
     Its tokenizer is taken too, so adopt first and make the corpus afterwards.
     """
     model = ASRModel.from_pretrained(checkpoint, device="cpu", dtype="float32")
     model.need_processor().save_pretrained(work / "processor")
-    save_weights(model, work / "listener")
-    typer.echo(f"{checkpoint} adopted: run the steps corpus and joint in {work} next")
+    first = STEPS.index(before)
+    save_weights(model, work / STEPS[first - 1])
+    remaining = " and ".join(STEPS[first:])
+    typer.echo(f"{checkpoint} adopted: run corpus, then train {remaining} in {work} next")
 
 
 @app.command()

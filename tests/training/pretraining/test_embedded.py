@@ -2,9 +2,17 @@ from pathlib import Path
 
 import torch
 
+from tests.training.recordings import write_recordings
 from tinyvoice.model.modeling import ASRModel
-from training.pretraining.embedded import _model, adopt, corpus, export
-from training.pretraining.loop import load_weights, save_weights
+from training.pretraining.embedded import (
+    AdoptedStep,
+    _listener_loop,
+    _model,
+    adopt,
+    corpus,
+    export,
+)
+from training.pretraining.loop import LoopSettings, load_weights, save_weights
 from training.synthesis.corpus import MANIFEST
 
 
@@ -24,6 +32,23 @@ def test_a_checkpoint_is_adopted_and_exported_unchanged(tmp_path: Path) -> None:
     for name, tensor in shipped.state_dict().items():
         # The shipped weights were float16 already, so writing float16 loses nothing.
         assert torch.equal(again.state_dict()[name], tensor), name
+
+
+def test_an_adopted_checkpoint_is_trained_further_by_the_listener(tmp_path: Path) -> None:
+    adopt("embedded", tmp_path, AdoptedStep.LISTENER)
+    assert not (tmp_path / "listener").exists()
+    recordings = tmp_path / "corpus" / "tones"
+    recordings.mkdir(parents=True)
+    write_recordings(recordings, 4, name=MANIFEST)
+    shipped = ASRModel.from_pretrained("embedded", device="cpu", dtype="float32").state_dict()
+
+    loop = _listener_loop(tmp_path, LoopSettings(tmp_path / "listener", max_steps=1))
+    for name, tensor in loop.model.state_dict().items():
+        assert torch.equal(tensor, shipped[name]), name
+    loop.run()
+    trained = load_weights(tmp_path / "listener")
+    changed = {name for name, tensor in trained.items() if not torch.equal(tensor, shipped[name])}
+    assert {name.split(".")[0] for name in changed} == {"projector", "language_model"}
 
 
 def test_the_repository_alone_gives_a_corpus(tmp_path: Path) -> None:
