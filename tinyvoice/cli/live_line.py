@@ -1,7 +1,8 @@
 """One line of a terminal that shows what is being understood: stable words normal, the tail dim.
 
-The line is rewritten in place and leaves nothing behind. It is for terminals only; whoever writes
-to anything else writes whole lines.
+The line is rewritten in place and leaves nothing behind: no rows are added, the cursor stays
+visible, so other output may follow at any time. It is for terminals only; whoever writes to
+anything else writes whole lines. A live stream has a screen of several rows, `live_view.Screen`.
 """
 
 from __future__ import annotations
