@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tinyvoice.engine.draft import RESYNC_WINDOW, Draft
+from tinyvoice.engine.draft import CAUTIOUS_TOKENS, RESYNC_WINDOW, Draft
 
 
 def follow(draft: Draft, tokens: list[int]) -> list[tuple[bool, list[int]]]:
@@ -51,4 +51,16 @@ def test_after_added_tokens_it_goes_on_where_it_was() -> None:
 
 def test_it_looks_a_few_tokens_ahead_only() -> None:
     far = [1, *range(10, 10 + RESYNC_WINDOW), 5, 6]
-    assert follow(Draft(far, ()), [9, 9, 5]) == [(False, far[1:]), (False, []), (False, [])]
+    cautious = far[1 : 1 + CAUTIOUS_TOKENS]
+    assert follow(Draft(far, ()), [9, 9, 5]) == [(False, cautious), (False, []), (False, [])]
+
+
+def test_after_a_departure_it_proposes_more_the_longer_it_is_right() -> None:
+    draft = Draft(range(40), ())
+    assert len(draft.proposal(100)) == 40
+    draft.said(99)
+    lengths = [len(draft.proposal(100))]
+    for token in range(1, 13):
+        draft.said(token)
+        lengths.append(len(draft.proposal(100)))
+    assert lengths == [4, 4, 4, 4, 8, 8, 8, 8, 8, 8, 8, 8, 16]

@@ -50,7 +50,7 @@ PADDING_TOKENS_ELSEWHERE = 8192
 # Passes of an update after its first one. The audio of an update brings a few words; one that wants
 # more is in a loop, or understands the whole utterance otherwise: it goes on in the next update, so
 # that no stream holds up the others.
-PARTIAL_STEPS = 24
+PARTIAL_STEPS = 12
 
 
 class UtteranceTooLongError(TinyvoiceError):
