@@ -91,6 +91,10 @@ Work = Annotated[Path, typer.Option(help="Folder of everything that is made.")]
 Minutes = Annotated[float | None, typer.Option(help="Bound of the step, minutes.")]
 Processes = Annotated[int, typer.Option(help="Training processes, one thread each.")]
 
+PeakFactor = Annotated[
+    float, typer.Option(help="Factor of the learning rates: below 1 to train a little further.")
+]
+
 
 @app.command("all")
 def run_all(
@@ -137,11 +141,12 @@ def train(
     work: Work = Path("runs/embedded"),
     minutes: Minutes = None,
     processes: Processes = 3,
+    peak_factor: PeakFactor = 1.0,
 ) -> None:
     """Run a training step in ``processes`` processes."""
     if step not in STEPS:
         raise ConfigurationError(f"{step!r} is no step: choose from {', '.join(STEPS)}.")
-    arguments = [step, str(work), str(minutes or MINUTES[step])]
+    arguments = [step, str(work), str(minutes or MINUTES[step]), str(peak_factor)]
     launcher = ["torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
     subprocess.run(
         [
@@ -158,11 +163,16 @@ def train(
 
 
 @app.command(hidden=True)
-def process(step: str, work: Path, minutes: float) -> None:
+def process(step: str, work: Path, minutes: float, peak_factor: float = 1.0) -> None:
     """One process of a training step."""
     joint.single_threaded()
     torch.manual_seed(STEPS.index(step))
-    settings = LoopSettings(work / step, max_minutes=minutes)
+    settings = LoopSettings(
+        work / step,
+        max_minutes=minutes,
+        peak_factor=peak_factor,
+        warmup_steps=max(20, round(200 * peak_factor)),
+    )
     loops = {"encoder": _encoder_loop, "reader": _reader_loop, "listener": _listener_loop}
     loop = loops[step](work, settings) if step in loops else _model_loop(step, work, settings)
     loop.run()
@@ -294,7 +304,7 @@ def _model_loop(stage: str, work: Path, settings: LoopSettings) -> Loop:
     clips = ClipSettings(
         seed=3,
         cut_probability=0.1 if stage == "joint" else 0.0,
-        empty_probability=0.06 if stage == "joint" else 0.02,
+        empty_probability=0.12 if stage == "joint" else 0.02,
         aligner_alphabet=ALPHABET,
     )
     batch = BatchSettings(seconds=60.0, max_clips=128, pool=4096, seed=4)

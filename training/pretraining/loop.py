@@ -52,6 +52,8 @@ class LoopSettings:
     folder: Path
     max_steps: int = 100_000
     max_minutes: float = math.inf
+    peak_factor: float = 1.0
+    """Of all peak learning rates: below 1 for a short training of what has been trained already."""
     warmup_steps: int = 200
     final_fraction: float = 0.02
     """Learning rate at the end, as a fraction of the peak."""
@@ -77,7 +79,7 @@ class Loop:
     ) -> None:
         self.model, self.loss, self.batches, self.settings = model, loss, batches, settings
         self.optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.98), weight_decay=0.01)
-        self.peaks = [group["lr"] for group in self.optimizer.param_groups]
+        self.peaks = [group["lr"] * settings.peak_factor for group in self.optimizer.param_groups]
         self.step, self.minutes = 0, 0.0
         self.rank, self.processes = join_processes()
         settings.folder.mkdir(parents=True, exist_ok=True)
