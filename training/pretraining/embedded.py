@@ -163,7 +163,7 @@ def train(
 
 
 @app.command(hidden=True)
-def process(step: str, work: Path, minutes: float, peak_factor: float = 1.0) -> None:
+def process(step: str, work: Path, minutes: float, peak_factor: float) -> None:
     """One process of a training step."""
     joint.single_threaded()
     torch.manual_seed(STEPS.index(step))
