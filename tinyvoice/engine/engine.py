@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
@@ -239,4 +240,8 @@ class StreamingEngine:
             torch.set_num_threads(threads)
         runner = ModelRunner(model, self.settings)
         runner.warm_up()
+        # The libraries' and the model's objects stay: looking through all of them again and again
+        # would stop every thread, the event loop's too, for tens of milliseconds.
+        gc.collect()
+        gc.freeze()
         return runner
