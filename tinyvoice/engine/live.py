@@ -101,6 +101,8 @@ class LiveStream:
     turn_in_question: bool = False
     turn_answer: Future[float] | None = None
     """The turn model's answer, in the making: the probability that the turn is over."""
+    passed_over: bool = False
+    """Whether a partial was due and others had their turn: hearing goes on meanwhile."""
     next_partial: int = 0
     """Position from which on a partial is due."""
     events: list[Event] = field(default_factory=list)

@@ -34,6 +34,10 @@ WINDOWS_A_STEP = 32
 COALESCE_S = 0.5
 """Audio that waits behind a partial that is due, from which on the partial waits for it."""
 
+PARTIALS_S = 0.1
+"""How long a batch of partials may take before fewer streams are taken at once: a final that comes
+up meanwhile waits for it."""
+
 LOAD_SECONDS = 3.0
 """Partials of the last seconds say whether the engine keeps up."""
 
@@ -64,6 +68,7 @@ class Scheduler:
         self._streams: list[LiveStream] = []
         self._removed: list[LiveStream] = []
         self._opened: dict[int, float] = {}
+        self._partial_batch = settings.max_batch
         self._gaps: deque[tuple[float, float]] = deque()
 
     @property
@@ -140,10 +145,22 @@ class Scheduler:
         """One batch of partials, those first that have waited longest."""
         due = [s for s in streams if s.partial_due and not s.ending and not s.failed]
         due.sort(key=lambda s: s.next_partial - s.detector.position)
-        batch = due[: self.settings.max_batch]
+        batch = due[: self._partial_batch]
+        for stream in due:
+            stream.passed_over = True
         for stream in batch:
+            stream.passed_over = False
             self._note_gap(stream)
+        began = time.monotonic()
         self._run(self.runner.run_partials, batch, recover=self.runner.rewind)
+        self._fit_batch(len(batch), time.monotonic() - began)
+
+    def _fit_batch(self, streams: int, seconds: float) -> None:
+        """Take fewer streams at once where a batch keeps finals waiting, and more where not."""
+        if seconds > PARTIALS_S:
+            self._partial_batch = max(1, streams // 2)
+        elif streams == self._partial_batch:
+            self._partial_batch = min(self._partial_batch + 1, self.settings.max_batch)
 
     def tell(self, streams: Sequence[LiveStream]) -> list[Telling]:
         """Hand over the streams' events, and the outcomes of commands behind them."""
@@ -179,7 +196,7 @@ class Scheduler:
     def _advance(self, stream: LiveStream) -> None:
         try:
             behind = len(stream.probabilities) * 512 / SAMPLE_RATE
-            stream.advance(coalescing=behind > COALESCE_S)
+            stream.advance(coalescing=stream.passed_over or behind > COALESCE_S)
             hypothesis = stream.hypothesis
             if hypothesis is not None and hypothesis.utterance != stream.detector.utterance:
                 self.runner.forget_hypothesis(stream)
