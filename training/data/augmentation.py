@@ -383,7 +383,8 @@ def empty_clip(duration: float, random: Random) -> Clip:
     """
     count = max(1, round(duration * SAMPLE_RATE))
     samples = np.zeros(count, dtype=np.float32)
-    kind = random.choice(["silence", "noise", "swell", "tones", "hum", "short", "mixture"])
+    kinds = ["silence", "noise", "swell", "tones", "beeps", "beeps", "hum", "short", "mixture"]
+    kind = random.choice(kinds)  # beeps twice: lone tones come nearest to a vowel
     if kind in ("noise", "swell", "mixture"):
         noise = coloured_noise(count, str(random.choice(list(NOISE_SLOPES))), random)
         if kind == "swell":
@@ -391,6 +392,8 @@ def empty_clip(duration: float, random: Random) -> Clip:
         samples += noise
     if kind in ("tones", "mixture"):
         samples += _tones(count, random)
+    if kind == "beeps":
+        samples += _beeps(count, random)
     if kind == "hum":
         samples += _hum(count, random)
     if kind in ("short", "mixture"):
@@ -421,6 +424,22 @@ def _tones(count: int, random: Random) -> Samples:
             tone *= (time % period) < period * random.uniform(0.3, 0.7)
         total += tone * random.uniform(0.2, 1.0)
     return total.astype(np.float32)
+
+
+def _beeps(count: int, random: Random) -> Samples:
+    """Return signals one after another, each of one to three steady tones, with pauses between."""
+    total = np.zeros(count, dtype=np.float32)
+    place = 0
+    while place < count:
+        length = min(int(random.uniform(0.05, 2.5) * SAMPLE_RATE), count - place)
+        time = np.arange(length) / SAMPLE_RATE
+        pitches = np.exp(random.uniform(np.log(80.0), np.log(4500.0), random.integers(1, 4)))
+        beep = np.sin(2 * np.pi * np.outer(pitches, time)).sum(axis=0)
+        ramp_seconds = random.uniform(0.001, 0.02)  # without a ramp it would click
+        beep *= np.minimum(1.0, np.minimum(time, time[::-1]) / ramp_seconds)
+        total[place : place + length] = beep * random.uniform(0.3, 1.0)
+        place += length + int(random.choice([0.0, random.uniform(0.02, 1.0)]) * SAMPLE_RATE)
+    return total
 
 
 def _hum(count: int, random: Random) -> Samples:

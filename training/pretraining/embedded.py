@@ -74,7 +74,7 @@ MEL_BANDS, MEL_HOP, MEL_WINDOW = 80, 320, 400
 """Log-mel settings: 20 ms hop, half the frame rate of the full model's and half its cost."""
 
 VOCABULARY = 1500
-DIGIT_RECORDINGS = 14000
+DIGIT_RECORDINGS = 22000
 """Recorded digits in an epoch; they are few, and the only human voices."""
 
 
@@ -268,7 +268,7 @@ def _listener_loop(work: Path, settings: LoopSettings) -> Loop:
     processor, model = _processor(work), _model(work)
     model.load_state_dict(load_weights(work / "projector"))
     shape = encoder.EncoderSettings()
-    clips = ClipSettings(seed=5, cut_probability=0.1, empty_probability=0.02)
+    clips = ClipSettings(seed=5, cut_probability=0.1, empty_probability=0.05)
     folder = work / "cache"
     listener.cache_frames(model, processor, _mixture(work), clips, _augmentation(), shape, folder)
     wait_for_processes()
@@ -304,7 +304,7 @@ def _model_loop(stage: str, work: Path, settings: LoopSettings) -> Loop:
     clips = ClipSettings(
         seed=3,
         cut_probability=0.1 if stage == "joint" else 0.0,
-        empty_probability=0.12 if stage == "joint" else 0.02,
+        empty_probability=0.08 if stage == "joint" else 0.02,
         aligner_alphabet=ALPHABET,
     )
     batch = BatchSettings(seconds=60.0, max_clips=128, pool=4096, seed=4)

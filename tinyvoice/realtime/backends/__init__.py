@@ -1,0 +1,1 @@
+"""What answers in a conversation: language models, voices, and both together."""
