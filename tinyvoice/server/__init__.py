@@ -1,0 +1,1 @@
+"""The HTTP, WebSocket and WebRTC server; `tinyvoice serve` runs it."""
