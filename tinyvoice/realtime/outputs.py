@@ -57,6 +57,16 @@ class Clear:
 
 
 @dataclass(frozen=True)
+class Flush:
+    """Call `RealtimeSession.flushed` with this name when all audio fed so far has been heard.
+
+    Events of the engine about that audio are handed over before.
+    """
+
+    name: str
+
+
+@dataclass(frozen=True)
 class Generate:
     """Begin an answer; hand each of its events to `RealtimeSession.receive_backend`."""
 
@@ -118,6 +128,7 @@ Output = (
     | SetStream
     | Commit
     | Clear
+    | Flush
     | Generate
     | CancelGeneration
     | Play
