@@ -1,0 +1,1 @@
+"""Speaking programs that are driven from here: their C interfaces and processes."""
