@@ -1,7 +1,7 @@
-"""Decoding of G.711, the telephone network's 8-bit speech: mu-law and A-law.
+"""G.711, the telephone network's 8-bit speech: mu-law and A-law.
 
 Each code is looked up in a table of 256 samples computed here from ITU-T Recommendation G.711
-(11/88). It does not encode.
+(11/88); a sample becomes the code whose value is nearest to it.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 _FULL_SCALE = 32768.0
+_POSITIVE_ZERO = 0xFF
 
 
 def decode_mulaw(codes: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -22,6 +23,31 @@ def decode_mulaw(codes: NDArray[np.uint8]) -> NDArray[np.float32]:
 def decode_alaw(codes: NDArray[np.uint8]) -> NDArray[np.float32]:
     """A-law codes, any shape, as float32 samples in [-1, 1]."""
     return ALAW[codes]
+
+
+def encode_mulaw(samples: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """Float samples, any shape, as the nearest mu-law codes; beyond [-1, 1] the outermost ones."""
+    return _nearest(samples, *_MULAW_STEPS)
+
+
+def encode_alaw(samples: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """Float samples, any shape, as the nearest A-law codes; beyond [-1, 1] the outermost ones."""
+    return _nearest(samples, *_ALAW_STEPS)
+
+
+def _nearest(
+    samples: NDArray[np.float32], limits: NDArray[np.float32], codes: NDArray[np.uint8]
+) -> NDArray[np.uint8]:
+    return codes[np.searchsorted(limits, samples)]
+
+
+def _steps(table: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
+    """Samples half-way between neighbouring values, and the codes between them."""
+    values, codes = np.unique(table, return_index=True)
+    codes = codes.astype(np.uint8)
+    # Mu-law has a positive and a negative zero; silence is the positive one.
+    codes[values == 0] = _POSITIVE_ZERO
+    return ((values[1:] + values[:-1]) / 2).astype(np.float32), codes
 
 
 def _mulaw_table() -> NDArray[np.float32]:
@@ -51,3 +77,6 @@ MULAW: Final = _mulaw_table()
 
 ALAW: Final = _alaw_table()
 """``(256,)`` float32: the sample that each A-law code stands for."""
+
+_MULAW_STEPS: Final = _steps(MULAW)
+_ALAW_STEPS: Final = _steps(ALAW)
