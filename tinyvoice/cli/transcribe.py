@@ -427,7 +427,7 @@ class _Writer:
                     for word in transcript.words
                 ]
             return "\n".join(lines) + "\n"
-        from tinyvoice.cli.subtitles import format_srt, format_vtt, make_cues, spread_words
+        from tinyvoice.subtitles import format_srt, format_vtt, make_cues, spread_words
 
         timed = transcript.words or spread_words(transcript.text, transcript.duration)
         return (format_srt if self._layout is OutputFormat.SRT else format_vtt)(make_cues(timed))

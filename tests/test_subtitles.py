@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from tinyvoice.cli.subtitles import (
+from tinyvoice.subtitles import (
     LINE_CHARACTERS,
     LINES,
     Cue,
