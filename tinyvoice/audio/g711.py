@@ -43,8 +43,8 @@ def _nearest(
 
 def _steps(table: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
     """Samples half-way between neighbouring values, and the codes between them."""
-    values, codes = np.unique(table, return_index=True)
-    codes = codes.astype(np.uint8)
+    values, first = np.unique(table, return_index=True)
+    codes = first.astype(np.uint8)
     # Mu-law has a positive and a negative zero; silence is the positive one.
     codes[values == 0] = _POSITIVE_ZERO
     return ((values[1:] + values[:-1]) / 2).astype(np.float32), codes

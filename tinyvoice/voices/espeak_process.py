@@ -11,6 +11,7 @@ import json
 import os
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
@@ -86,10 +87,8 @@ class EspeakProcess:
         self._process.kill()
         self._process.wait()
         for pipe in (self._requests, self._answers):
-            try:
+            with suppress(OSError):  # what was not written is of no use any more
                 pipe.close()
-            except OSError:  # what was not written is of no use any more
-                pass
 
     def _heading(self) -> dict[str, Any]:
         line = self._answers.readline()

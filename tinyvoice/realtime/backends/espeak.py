@@ -182,7 +182,7 @@ def word_ends(text: str, spoken: Synthesis) -> list[tuple[int, float]]:
     ]
     length = len(spoken.pcm16) / 2 / spoken.sample_rate
     ends: list[tuple[int, float]] = []
-    for index, (position, start) in enumerate(starts):
+    for index, (_, start) in enumerate(starts):
         last = index + 1 == len(starts)
         until, end = (len(text), length) if last else starts[index + 1]
         if not last and not text[until - 1].isspace():

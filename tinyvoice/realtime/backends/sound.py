@@ -39,8 +39,9 @@ class SpeechEncoder:
         self._carried = pcm16[whole:]
         if self._plain:
             return pcm16[:whole]
-        samples = np.frombuffer(pcm16, dtype="<i2", count=whole // 2).astype(np.float32) / 32768
-        samples = self._resampler.process(samples, last=last)
+        integers = np.frombuffer(pcm16, dtype="<i2", count=whole // 2)
+        floats = integers.astype(np.float32) / np.float32(32768)
+        samples = self._resampler.process(floats, last=last)
         if self._encoding == "mulaw":
             return encode_mulaw(samples).tobytes()
         if self._encoding == "alaw":

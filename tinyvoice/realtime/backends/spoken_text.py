@@ -24,9 +24,14 @@ _MARKUP = re.compile(
     r"|(?P<low>_+)",
     re.MULTILINE,
 )
-_KEPT_SYMBOLS = "°"
-_DROPPED = frozenset(("So", "Sk", "Cs", "Co", "Cn", "Cf", "Mn", "Me"))
+_SPOKEN_GROUPS = {"image": "described", "link": "label", "address": "host"}
+"""Of a piece of markup that has words, the part that holds them."""
+
+_DROPPED = frozenset(("So", "Sk", "Cs", "Co", "Cn", "Cf"))
 """Unicode's classes of emoji, their modifiers, and what cannot be seen."""
+_KEPT = "°"
+_EMOJI_MARKS = re.compile("[\ufe00-\ufe0f\u20e3]")
+"""Variation selectors and the key cap, of a class with the accents of letters."""
 
 
 @dataclass(frozen=True)
@@ -73,9 +78,7 @@ def _without_markup(clause: str, start: int, end: int) -> Iterator[tuple[str, in
     position = start
     for match in _MARKUP.finditer(clause, start, end):
         yield from _plain(clause, position, match.start())
-        group = {"image": "described", "link": "label", "address": "host"}.get(
-            match.lastgroup or ""
-        )
+        group = _SPOKEN_GROUPS.get(match.lastgroup or "")
         position = match.end()
         if group is not None:
             yield from _plain(clause, *match.span(group))
@@ -91,12 +94,9 @@ def _without_markup(clause: str, start: int, end: int) -> Iterator[tuple[str, in
 def _plain(clause: str, start: int, end: int) -> Iterator[tuple[str, int]]:
     for position in range(start, end):
         character = clause[position]
-        if unicodedata.category(character) not in _DROPPED or character in _KEPT_SYMBOLS:
+        dropped = unicodedata.category(character) in _DROPPED or _EMOJI_MARKS.match(character)
+        if not dropped or character in _KEPT:
             yield character, position
-        elif unicodedata.category(character) in ("Mn", "Me") and character.isprintable():
-            # An accent belongs to the letter before it; a variation selector to an emoji.
-            if not 0xFE00 <= ord(character) <= 0xFE0F and ord(character) != 0x20E3:
-                yield character, position
 
 
 def _tidied(kept: list[tuple[str, int]], length: int) -> SpokenText:
