@@ -1,0 +1,91 @@
+// Opens headless Chromium on a page with the agents SDK and runs one of the page's scenarios.
+//
+// The page comes from a server of its own, so that everything it asks of the server under test
+// crosses origins, as it does for users. Its microphone is a recording.
+
+import { createReadStream } from 'node:fs';
+import { createServer } from 'node:http';
+import { basename, extname } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { chromium } from 'playwright-core';
+import { unrecognised } from './agents_events.mjs';
+import { main } from './scenario.mjs';
+
+const TYPES = { '.html': 'text/html', '.mjs': 'text/javascript' };
+const local = (path) => fileURLToPath(new URL(path, import.meta.url));
+
+function file(path, recording) {
+  if (path === '/recording') return recording;
+  if (path === '/events.mjs') return local('events.mjs');
+  if (path.startsWith('/agents/')) {
+    return local(`../node_modules/@openai/agents-realtime/dist/bundle/${basename(path)}`);
+  }
+  return local(`browser/${basename(path)}`);
+}
+
+async function serve(recording) {
+  const server = createServer((request, response) => {
+    const path = file(request.url, recording);
+    const stream = createReadStream(path);
+    stream.on('error', () => response.writeHead(404).end());
+    stream.on('open', () => {
+      response.setHeader('Content-Type', TYPES[extname(path)] ?? 'application/octet-stream');
+      stream.pipe(response);
+    });
+  });
+  await new Promise((resolve) => server.listen(0, '127.0.0.1', resolve));
+  return { server, origin: `http://127.0.0.1:${server.address().port}` };
+}
+
+/** What an application's backend does for its page. */
+async function ephemeralKey(baseURL, apiKey, session) {
+  const response = await fetch(`${baseURL}/realtime/client_secrets`, {
+    method: 'POST',
+    headers: { Authorization: `Bearer ${apiKey}`, 'Content-Type': 'application/json' },
+    body: JSON.stringify({ expires_after: { anchor: 'created_at', seconds: 60 }, session }),
+  });
+  if (!response.ok) throw new Error(`client_secrets: ${response.status} ${await response.text()}`);
+  return response.json();
+}
+
+await main(async ({ scenario, browser, baseURL, apiKey, key, session, microphone, recording }) => {
+  const secret = key ? { value: key } : await ephemeralKey(baseURL, apiKey, session);
+  const { server, origin } = await serve(recording);
+  const chrome = await chromium.launch({
+    executablePath: browser,
+    args: [
+      '--no-sandbox',
+      '--ignore-certificate-errors', // of the server with TLS: nobody vouches for it
+      '--autoplay-policy=no-user-gesture-required',
+      '--use-fake-device-for-media-stream',
+      '--use-fake-ui-for-media-stream',
+      // A machine without a network still has a loopback interface to call itself by.
+      '--allow-loopback-in-peer-connection',
+      ...(microphone ? [`--use-file-for-fake-audio-capture=${microphone}%noloop`] : []),
+    ],
+  });
+  const problems = [];
+  try {
+    const page = await chrome.newPage();
+    page.on('pageerror', (error) => problems.push(String(error)));
+    await page.goto(`${origin}/page.html`);
+    await page.waitForFunction(() => window.scenarios);
+    const result = await page.evaluate(
+      ([name, settings]) => window.scenarios[name](settings),
+      [
+        scenario,
+        {
+          apiKey: secret.value,
+          callsURL: `${baseURL}/realtime/calls`,
+          url: `${baseURL.replace('http', 'ws')}/realtime?model=gpt-realtime`,
+          recordingURL: `${origin}/recording`,
+        },
+      ],
+    );
+    if (result?.events) result.unrecognised = unrecognised(result.events);
+    return { result, secret, problems };
+  } finally {
+    await chrome.close();
+    server.close();
+  }
+});

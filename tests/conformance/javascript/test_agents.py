@@ -1,0 +1,58 @@
+"""The agents SDK for JavaScript, under Node."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tests.conformance.checking import word_error
+from tests.conformance.javascript.conftest import API_KEY, Recording
+from tests.conformance.javascript.node import run_script
+from tests.conformance.recording import Recorder
+from tinyvoice.benchmark.speech import Clip
+
+GREETING, QUESTION, INTERRUPTION, SUM = "05", "13", "08", "04"
+
+
+def spoken(item: dict[str, Any]) -> str:
+    """What a message of the client's history says."""
+    return " ".join(part.get("transcript") or part.get("text") or "" for part in item["content"])
+
+
+async def test_conversation(recorder: Recorder, played: Recording, speech: dict[str, Clip]) -> None:
+    report = await run_script(
+        "agents_conversation",
+        url=f"{recorder.url.replace('http', 'ws', 1)}/v1/realtime?model=gpt-realtime",
+        apiKey=API_KEY,
+        greeting=played(GREETING),
+        question=played(QUESTION),
+        interruption=played(INTERRUPTION),
+        sum=played(SUM),
+        speed=4,
+    )
+    assert report["errors"] == []
+    assert report["unrecognised"] == []
+    assert report["audioBytes"] > 0
+
+    history = report["history"]
+    said = [spoken(item) for item in history if item.get("role") == "user"]
+    assert len(said) == 5
+    for name, transcript in zip((GREETING, QUESTION, INTERRUPTION, SUM), said[:4], strict=True):
+        assert word_error(speech[name].text or "", transcript) <= 0.25
+    assert said[4] == "good night"
+
+    answers = [item for item in history if item.get("role") == "assistant"]
+    assert spoken(answers[0]) == f"You said: {said[0]}."
+    assert spoken(answers[-1]) == "You said: good night."
+
+    assert report["interruptions"] >= 1
+    (cut,) = [item for item in answers if item["itemId"] == report["interrupted"]]
+    assert cut["status"] == "incomplete"
+    whole = f"You said: {said[1]}."
+    assert whole.startswith(spoken(cut)), "what was not heard must be gone"
+    assert 0 < len(spoken(cut)) < len(whole)
+
+    assert report["called"] == [{"a": 29, "b": 7}]
+    assert report["results"] == [{"name": "times", "result": "203"}]
+    (call,) = [item for item in history if item["type"] == "function_call"]
+    assert (call["status"], call["output"]) == ("completed", "203")
+    assert "The result is: 203." in map(spoken, answers)

@@ -1,0 +1,88 @@
+"""The agents SDK for JavaScript in headless Chromium: a call over WebRTC, and a WebSocket."""
+
+from __future__ import annotations
+
+from tests.conformance.checking import validation_faults, word_error
+from tests.conformance.javascript.conftest import API_KEY, Recording
+from tests.conformance.javascript.node import run_script
+from tests.conformance.serving import RunningServer
+from tinyvoice.benchmark.speech import Clip
+
+UTTERANCE = "13"
+
+
+async def test_call(
+    server: RunningServer, browser: str, played: Recording, speech: dict[str, Clip]
+) -> None:
+    instructions = "Speak like a pirate."
+    report = await run_script(
+        "agents_browser",
+        scenario="call",
+        browser=browser,
+        baseURL=f"{server.url}/v1",
+        apiKey=API_KEY,
+        session={"type": "realtime", "model": "gpt-realtime", "instructions": instructions},
+        # The microphone begins to play when it is opened, which is before there is a connection.
+        microphone=played(UTTERANCE, before=4.0, after=1.0, rate=48_000),
+    )
+    assert report["problems"] == []
+    assert report["secret"]["value"].startswith("ek_")
+    result = report["result"]
+    assert result["errors"] == []
+    assert result["callId"].startswith("rtc_")
+    assert word_error(speech[UTTERANCE].text or "", result["transcript"]) <= 0.25
+
+    assert result["unrecognised"] == []
+    assert validation_faults(result["events"], of_beta=False) == []
+    kinds = [event["type"] for event in result["events"]]
+    assert "response.output_audio.delta" not in kinds, "audio has a track of its own"
+    created = result["events"][kinds.index("session.created")]
+    assert created["session"]["instructions"] == instructions, "the key carries its session"
+
+    levels = result["levels"]
+    assert levels["before"] < 0.001
+    assert levels["afterInterruption"] < 0.001
+    assert levels["loudest"] > 0.02
+    user, answer, _, last = [i for i in result["history"] if i["type"] == "message"]
+    assert user["content"][0]["transcript"] == result["transcript"]
+    whole = f"You said: {result['transcript']}."
+    heard = answer["content"][0]["transcript"]
+    assert whole.startswith(heard)
+    assert heard != whole, "the history must lack what was not heard"
+    assert last["content"][0]["transcript"] == "You said: good night."
+
+
+async def test_websocket(
+    secured: RunningServer, browser: str, played: Recording, speech: dict[str, Clip]
+) -> None:
+    report = await run_script(
+        "agents_browser",
+        scenario="socket",
+        browser=browser,
+        baseURL=f"{secured.url}/v1",
+        apiKey=API_KEY,
+        session={"type": "realtime"},
+        recording=played(UTTERANCE, after=6.0),
+    )
+    assert report["problems"] == []
+    result = report["result"]
+    assert result["errors"] == []
+    assert result["protocol"] == "realtime"
+    assert word_error(speech[UTTERANCE].text or "", result["transcript"]) <= 0.25
+    assert result["response"]["status"] == "completed"
+    assert result["audioBytes"] > 0
+    assert result["unrecognised"] == []
+    assert validation_faults(result["events"], of_beta=False) == []
+
+
+async def test_call_with_a_wrong_key(secured: RunningServer, browser: str) -> None:
+    report = await run_script(
+        "agents_browser",
+        scenario="refusal",
+        browser=browser,
+        baseURL=f"{secured.url}/v1",
+        key="ek_wrong",
+    )
+    # What the page sees of it comes from the body: the refusal, too, may be read across origins.
+    assert report["result"].startswith("Realtime call request failed with status 401: ")
+    assert "key" in report["result"]

@@ -1,0 +1,72 @@
+"""The official JavaScript client, which insists on TLS."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tests.conformance.checking import validation_faults, word_error
+from tests.conformance.javascript.conftest import API_KEY, Recording
+from tests.conformance.javascript.node import run_script
+from tests.conformance.serving import RunningServer
+from tinyvoice.benchmark.speech import Clip
+
+TRANSCRIPTION = "conversation.item.input_audio_transcription"
+
+
+def of_type(events: list[dict[str, Any]], kind: str) -> list[dict[str, Any]]:
+    return [event for event in events if event["type"] == kind]
+
+
+async def test_transcription(
+    secured: RunningServer, played: Recording, speech: dict[str, Clip]
+) -> None:
+    names = ("00", "08")
+    report = await run_script(
+        "openai_transcription",
+        baseURL=f"{secured.url}/v1",
+        apiKey=API_KEY,
+        recordings=[played(name, after=1.2) for name in names],
+        speed=4,
+    )
+    assert report["errors"] == []
+    assert validation_faults(report["events"], of_beta=False) == []
+    completed = of_type(report["events"], f"{TRANSCRIPTION}.completed")
+    assert len(completed) == len(names)
+    for name, turn in zip(names, completed, strict=True):
+        assert word_error(speech[name].text or "", turn["transcript"]) <= 0.25
+        deltas = of_type(report["events"], f"{TRANSCRIPTION}.delta")
+        said = [event["delta"] for event in deltas if event["item_id"] == turn["item_id"]]
+        assert "".join(said) == turn["transcript"]
+        assert turn["logprobs"]
+    kinds = [event["type"] for event in report["events"]]
+    first = kinds.index(f"{TRANSCRIPTION}.delta")
+    assert first < kinds.index("input_audio_buffer.speech_stopped"), "no words while one speaks"
+    assert report["closeCode"] in (1000, 1005)
+
+
+async def test_conversation(secured: RunningServer, played: Recording) -> None:
+    report = await run_script(
+        "openai_conversation",
+        baseURL=f"{secured.url}/v1",
+        apiKey=API_KEY,
+        recording=played("17"),  # set a timer for eight hours and twelve minutes
+        speed=4,
+    )
+    events = report["events"]
+    assert validation_faults(events, of_beta=False) == []
+    assert report["call"]["name"] == "set_timer"
+    assert report["call"]["arguments"] == '{"hours": 8, "minutes": 12}'
+    assert report["retrieved"] == report["call"]
+
+    (answer,) = report["spoken"]["response"]["output"]
+    assert answer["content"] == [{"type": "output_audio", "transcript": "The result is: it runs."}]
+    assert of_type(events, "response.output_audio.delta")
+
+    aside = report["written"]["response"]
+    assert aside["output"][0]["content"] == [
+        {"type": "output_text", "text": "You said: good morning."}
+    ]
+    assert (aside["conversation_id"], aside["metadata"]) == (None, {"topic": "aside"})
+
+    (error,) = report["errors"]
+    assert (error["code"], error["event_id"]) == ("response_cancel_not_active", "cancel_nothing")
