@@ -20,7 +20,15 @@ from tinyvoice.cli.live_view import (
     time_stamp,
     unfinished,
 )
-from tinyvoice.engine.events import Event, Failed, Final, Partial, SpeechEnded, SpeechStarted
+from tinyvoice.engine.events import (
+    Event,
+    Failed,
+    Final,
+    Partial,
+    SpeechEnded,
+    SpeechStarted,
+    UtteranceFailed,
+)
 from tinyvoice.errors import AudioError
 from tinyvoice.model.transcript import Word
 
@@ -67,6 +75,15 @@ def test_every_event_is_a_record_of_its_fields() -> None:
     assert final["continues"] is False
     failed = event_record(Failed(AudioError("It broke: mend it."), at=3.0))
     assert failed == {"type": "failed", "error": "It broke: mend it.", "at": 3.0}
+    assert "tokens" not in final
+    lost = event_record(UtteranceFailed(2, AudioError("It broke: mend it."), at=3.0))
+    assert lost == {
+        "type": "utterance_failed",
+        "utterance": 2,
+        "error": "It broke: mend it.",
+        "at": 3.0,
+        "continues": False,
+    }
     for event in (STARTED, PARTIAL, ENDED, FINAL):
         json.dumps(event_record(event))
 

@@ -6,6 +6,7 @@ import asyncio
 import gc
 import time
 import weakref
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,7 @@ from tests.engine.hearing import (
 from tinyvoice.benchmark.speech import Clip
 from tinyvoice.engine import (
     EngineClosedError,
+    EngineError,
     EngineFullError,
     EngineOverloadedError,
     EngineSettings,
@@ -33,12 +35,13 @@ from tinyvoice.engine import (
     SpeechEnded,
     SpeechStarted,
     StreamClosedError,
-    StreamFailedError,
     StreamingEngine,
     UnreadEventsError,
+    UtteranceFailed,
+    UtteranceFailedError,
 )
 from tinyvoice.engine.decoding import RollingDecoder
-from tinyvoice.engine.live import LiveStream
+from tinyvoice.engine.live import FinalPass, LiveStream
 from tinyvoice.errors import AudioError, ConfigurationError
 from tinyvoice.model.modeling import ASRModel
 
@@ -178,6 +181,61 @@ class TestSameWords:
             events = [event async for event in stream]
         (final,) = finals(events)
         assert len(final.text.split()) >= 2
+
+
+class TestTokens:
+    async def test_together_are_the_text(self, model: ASRModel, clips: list[Clip]) -> None:
+        async with StreamingEngine(model) as engine:
+            for clip in clips[:6]:
+                (final,) = finals(await play(engine, padded(clip.samples)))
+                assert "".join(token.text for token in final.tokens) == final.text
+                logprobs = [token.logprob for token in final.tokens]
+                assert all(logprob <= 0 for logprob in logprobs)
+                assert np.isclose(np.exp(np.mean(logprobs)), final.confidence)
+
+
+class TestAnotherFormat:
+    async def test_in_the_middle_of_a_stream(self, model: ASRModel, clips: list[Clip]) -> None:
+        import soxr
+
+        first, second = padded(clips[2].samples), padded(clips[3].samples)
+        wide = pcm16(soxr.resample(first, SECOND, 48_000))
+        async with StreamingEngine(model) as engine:
+            alone = [said(await play(engine, samples)) for samples in (first, second)]
+            async with engine.stream(48_000) as stream:
+                await stream.feed(wide)
+                stream.change_format(SECOND, encoding="float32", channels=2)
+                await stream.feed(np.repeat(heard_as(second)[:, None], 2, axis=1).tobytes())
+            events = [event async for event in stream]
+        assert [final.text for final in finals(events)] == alone
+        onset = (len(first) / SECOND) + 0.5 + clips[3].onset
+        assert abs(finals(events)[1].start - onset) < 0.2
+
+    async def test_what_the_filter_holds_back_is_heard(self, model: ASRModel) -> None:
+        async with StreamingEngine(model) as engine:
+            async with engine.stream(48_000, endpointing="manual") as stream:
+                await stream.feed(bytes(2 * 48_000))
+                stream.change_format(8_000, encoding="mulaw")
+                await stream.feed(b"\xff" * 8_000)
+                stream.change_format(SECOND)
+                await stream.commit()
+            (final,) = finals([event async for event in stream])
+        assert final.audio_end == 2.0
+
+    async def test_an_unknown_one_changes_nothing(self, model: ASRModel) -> None:
+        async with StreamingEngine(model) as engine:
+            async with engine.stream(endpointing="manual") as stream:
+                await stream.feed(bytes(2 * SECOND - 1))
+                for bad in ({"sample_rate": 0}, {"encoding": "opus"}, {"channels": 3}):
+                    with pytest.raises(AudioError):
+                        stream.change_format(**({"sample_rate": SECOND} | bad))
+                stream.change_format(SECOND)
+                await stream.feed(bytes(1))  # the other half of the last sample
+                await stream.commit()
+            (final,) = finals([event async for event in stream])
+            assert final.audio_end == 1.0
+            with pytest.raises(StreamClosedError):
+                stream.change_format(8_000)
 
 
 class TestNoWordLost:
@@ -382,33 +440,102 @@ class TestLimits:
 class TestAloneInCompany:
     """The promise P6: a stream that breaks leaves the others' texts as they are."""
 
-    async def test_a_stream_whose_pass_raises(
+    async def test_an_utterance_whose_final_pass_raises(
         self, model: ASRModel, clips: list[Clip], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        recordings = [padded(clip.samples) for clip in clips[:5]]
+        recordings = [
+            np.concatenate([padded(clip.samples), padded(clips[9].samples)]) for clip in clips[:4]
+        ]
+        async with StreamingEngine(model) as engine:
+            alone = [
+                [final.text for final in finals(await play(engine, samples))]
+                for samples in recordings
+            ]
+            runner = engine._need_runner()
+            passes = runner.run_finals
+            victims: list[FinalPass] = []
+
+            # A fake, for no audio makes the model raise: some stream's first utterance breaks.
+            def breaking(batch: Sequence[FinalPass], **options: Any) -> None:
+                victims.extend(p for p in batch if not victims)
+                if any(p.samples is victims[0].samples for p in batch):
+                    raise RuntimeError("broken on purpose")
+                passes(batch, **options)
+
+            monkeypatch.setattr(runner, "run_finals", breaking)
+            heard = await asyncio.gather(*(play(engine, samples) for samples in recordings))
+        failures = [e for events in heard for e in events if isinstance(e, UtteranceFailed)]
+        assert len(failures) == 1
+        assert isinstance(failures[0].error, UtteranceFailedError)
+        assert isinstance(failures[0].error.__cause__, RuntimeError)
+        for texts, events in zip(alone, heard, strict=True):
+            # One of both for each utterance, in order; the second one is as it would have been.
+            ends = [e for e in events if isinstance(e, Final | UtteranceFailed)]
+            assert [end.utterance for end in ends] == [0, 1]
+            for text, end in zip(texts, ends, strict=True):
+                assert isinstance(end, UtteranceFailed) or end.text == text
+            kinds = [type(event) for event in events if not isinstance(event, Partial)]
+            assert kinds[:3] == [SpeechStarted, SpeechEnded, type(ends[0])]
+            assert kinds[3:] == [SpeechStarted, SpeechEnded, type(ends[1])]
+
+    async def test_a_stream_whose_partials_raise_still_gets_its_finals(
+        self, model: ASRModel, clips: list[Clip], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        recordings = [padded(clip.samples) for clip in clips[:4]]
         async with StreamingEngine(model) as engine:
             alone = [said(await play(engine, samples)) for samples in recordings]
             runner = engine._need_runner()
             passes = runner.run_partials
             victims: list[LiveStream] = []
 
-            # A fake, for no audio makes the model raise: the first stream's third pass breaks.
-            def breaking(streams: Any) -> None:
+            # A fake, for no audio makes the model raise: one stream's partials break.
+            def breaking(streams: Sequence[LiveStream]) -> None:
                 victims.extend(s for s in streams if not victims and s.detector.position > SECOND)
                 if any(stream is victims[0] for stream in streams if victims):
                     raise RuntimeError("broken on purpose")
                 passes(streams)
 
             monkeypatch.setattr(runner, "run_partials", breaking)
-            heard = await asyncio.gather(
-                *(play(engine, samples) for samples in recordings), return_exceptions=True
-            )
-        failed = [events for events in heard if isinstance(events, BaseException)]
-        assert len(failed) == 1
-        assert isinstance(failed[0], StreamFailedError | StreamClosedError)
-        for text, events in zip(alone, heard, strict=True):
-            if not isinstance(events, BaseException):
-                assert said(events) == text
+            heard = await asyncio.gather(*(play(engine, samples) for samples in recordings))
+        assert victims
+        assert [said(events) for events in heard] == alone
+
+    async def test_a_commit_whose_final_pass_raises_has_its_number(
+        self, model: ASRModel, clips: list[Clip], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        async with StreamingEngine(model) as engine:
+            async with engine.stream(endpointing="manual") as stream:
+                with monkeypatch.context() as patch:
+                    # A fake, for no audio makes the model raise.
+                    patch.setattr(engine._need_runner(), "run_finals", None)
+                    await stream.feed(pcm16(clips[0].samples))
+                    assert await stream.commit() == 0
+                    await stream.flush()
+                await stream.feed(pcm16(clips[1].samples))
+                assert await stream.commit() == 1
+            events = [event async for event in stream]
+        (failure,) = (event for event in events if isinstance(event, UtteranceFailed))
+        assert failure.utterance == 0
+        assert failure.at == len(clips[0].samples) / SECOND
+        (final,) = finals(events)
+        assert final.text == model.transcribe(heard_as(clips[1].samples)).text
+
+    async def test_a_stream_that_cannot_be_heard_fails_alone(
+        self, model: ASRModel, clips: list[Clip]
+    ) -> None:
+        samples = padded(clips[2].samples)
+        async with StreamingEngine(model) as engine:
+            alone = said(await play(engine, samples))
+            deaf = await engine.stream().open()
+            assert deaf._live is not None
+            # A fault that no audio can make: the network's memory of the stream has another shape.
+            deaf._live.vad.memory = np.zeros((3, 1), dtype=np.float32)
+            other = asyncio.create_task(play(engine, samples))
+            await deaf.feed(pcm16(samples))
+            with pytest.raises(EngineError):
+                await deaf.flush()
+            assert said(await other) == alone
+            assert isinstance([event async for event in deaf][-1], Failed)
 
     async def test_a_stream_that_stalls_and_one_that_vanishes(
         self, model: ASRModel, clips: list[Clip]

@@ -20,6 +20,7 @@ from tinyvoice.engine import (
     StreamFailedError,
     StreamingEngine,
     StreamSettings,
+    UtteranceFailed,
 )
 from tinyvoice.engine.recording import joined, stream_recording
 from tinyvoice.errors import ConfigurationError
@@ -56,10 +57,21 @@ class TestEvents:
     ) -> None:
         async with StreamingEngine(model) as engine:
             assert engine._runner is not None
-            engine._runner.encoder = None  # type: ignore[assignment]
+            engine._runner.vad._kernels = []  # a fault that no audio can make
             events = await events_of(engine, two_sentences)
         assert isinstance(events[-1], Failed)
         assert isinstance(events[-1].error, StreamFailedError)
+
+    async def test_of_utterances_that_fail_say_so_and_go_on(
+        self, model: ASRModel, two_sentences: Samples
+    ) -> None:
+        async with StreamingEngine(model) as engine:
+            assert engine._runner is not None
+            engine._runner.decoder.decode_finals = None  # type: ignore[method-assign, assignment]
+            events = await events_of(engine, two_sentences)
+        failed = [event for event in events if isinstance(event, UtteranceFailed)]
+        assert [failure.utterance for failure in failed] == [0, 1]
+        assert not finals(events)
 
     async def test_of_nothing_are_none(self, model: ASRModel) -> None:
         async with StreamingEngine(model) as engine:

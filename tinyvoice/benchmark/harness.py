@@ -32,7 +32,7 @@ from tinyvoice.benchmark.observation import Heard, Received, StreamClock, observ
 from tinyvoice.benchmark.speech import Clip
 from tinyvoice.benchmark.timeline import make_timelines
 from tinyvoice.engine.errors import EngineError
-from tinyvoice.engine.events import Event, Failed
+from tinyvoice.engine.events import Event, Failed, UtteranceFailed
 from tinyvoice.errors import ConfigurationError, TinyvoiceError
 
 START_SPREAD_S = 4.0
@@ -290,7 +290,7 @@ class Feed:
     async def _read(self, stream: LiveStream) -> None:
         async for event in stream:
             self.received.append(Received(event, time.monotonic()))
-            if isinstance(event, Failed):
+            if isinstance(event, Failed | UtteranceFailed):
                 self.failure = str(event.error)
 
 

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from tinyvoice.audio.files import SAMPLE_RATE
 from tinyvoice.benchmark.harness import Engine, LiveStream
 from tinyvoice.benchmark.speech import Clip
-from tinyvoice.engine.events import Failed
+from tinyvoice.engine.events import Failed, UtteranceFailed
 
 PACKET_S = 0.16
 """Audio that each stream is fed in a round: half the usual interval of partials."""
@@ -75,7 +75,7 @@ async def play(stream: LiveStream, packet: bytes) -> None:
 async def read(stream: LiveStream) -> None:
     """Read a stream's events to the end; a failure is raised."""
     async for event in stream:
-        if isinstance(event, Failed):
+        if isinstance(event, Failed | UtteranceFailed):
             raise event.error
 
 

@@ -21,7 +21,7 @@ from tinyvoice.audio.files import SAMPLE_RATE
 from tinyvoice.benchmark.harness import Engine, LiveStream
 from tinyvoice.benchmark.machine import resident_bytes
 from tinyvoice.benchmark.speech import Clip
-from tinyvoice.engine.events import Failed, Final, Partial
+from tinyvoice.engine.events import Failed, Final, Partial, UtteranceFailed
 from tinyvoice.metrics import normal_words
 
 PACKET_S = 0.16
@@ -144,5 +144,5 @@ async def _count(stream: LiveStream, counts: dict[str, int]) -> None:
         elif isinstance(event, Final):
             counts["finals"] += 1
             counts["words"] += len(normal_words(event.text))
-        elif isinstance(event, Failed):
+        elif isinstance(event, Failed | UtteranceFailed):
             raise event.error

@@ -97,9 +97,9 @@ class _View:
 
     def show(self, event: Event) -> None:
         """Show an event that has text."""
-        from tinyvoice.engine import Failed, Final, Partial
+        from tinyvoice.engine import Failed, Final, Partial, UtteranceFailed
 
-        if isinstance(event, Failed):
+        if isinstance(event, Failed | UtteranceFailed):
             self._clear()
             raise event.error
         if isinstance(event, Partial):

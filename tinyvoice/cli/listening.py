@@ -25,7 +25,7 @@ from tinyvoice.cli.app import debugging, print_warning
 from tinyvoice.cli.live_view import JsonLines, Latencies, Lines, Screen, View
 from tinyvoice.cli.progress import Activity
 from tinyvoice.cli.recorder import Recorder
-from tinyvoice.engine import Failed, Stream, StreamingEngine, StreamSettings
+from tinyvoice.engine import Failed, Stream, StreamingEngine, StreamSettings, UtteranceFailed
 from tinyvoice.errors import TinyvoiceError
 from tinyvoice.model.modeling import ASRModel
 
@@ -194,6 +194,8 @@ class _Run:
             if self.recorder is not None:
                 self.recorder.note(event)
             self.view.show(event)
+            if isinstance(event, UtteranceFailed):
+                self.view.warn(str(event.error))
             if isinstance(event, Failed):
                 return event.error
         return None

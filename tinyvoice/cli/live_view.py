@@ -20,7 +20,15 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.text import Text
 
-from tinyvoice.engine.events import Event, Failed, Final, Partial, SpeechEnded, SpeechStarted
+from tinyvoice.engine.events import (
+    Event,
+    Failed,
+    Final,
+    Partial,
+    SpeechEnded,
+    SpeechStarted,
+    UtteranceFailed,
+)
 from tinyvoice.metrics import (
     Distribution,
     Update,
@@ -36,6 +44,7 @@ EVENT_NAMES: dict[type, str] = {
     Partial: "partial",
     SpeechEnded: "speech_ended",
     Final: "final",
+    UtteranceFailed: "utterance_failed",
     Failed: "failed",
 }
 """What the key ``type`` of a line says."""
@@ -53,7 +62,12 @@ def event_record(event: Event) -> dict[str, Any]:
     record: dict[str, Any] = {"type": EVENT_NAMES[type(event)]}
     if isinstance(event, Failed):
         return record | {"error": str(event.error), "at": round(event.at, _DECIMALS)}
-    return record | _rounded(asdict(event))
+    if isinstance(event, UtteranceFailed):
+        record |= {"utterance": event.utterance, "error": str(event.error)}
+        return record | {"at": round(event.at, _DECIMALS), "continues": event.continues}
+    entries = asdict(event)
+    entries.pop("tokens", None)  # the words say as much to a reader
+    return record | _rounded(entries)
 
 
 def _rounded(value: Any) -> Any:
@@ -122,7 +136,8 @@ class Latencies:
             )
         else:
             del self._open[event.utterance]
-            self._complete(event, utterance)
+            if isinstance(event, Final):
+                self._complete(event, utterance)
 
     def _complete(self, final: Final, utterance: _Utterance) -> None:
         self.speech_s += final.end - final.start
@@ -264,9 +279,9 @@ class Screen:
             self._partial = event
         elif isinstance(event, SpeechEnded):
             self._speaking = False
-        elif isinstance(event, Final):
+        elif isinstance(event, Final | UtteranceFailed):
             self._partial = None
-            if event.text.strip():
+            if isinstance(event, Final) and event.text.strip():
                 # Printing draws the bottom again as it was: without the words that move up.
                 self._draw()
                 self._console.print(finished(event))

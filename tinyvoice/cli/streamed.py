@@ -15,7 +15,14 @@ from typing import TYPE_CHECKING
 
 from tinyvoice.cli.live_line import LiveLine
 from tinyvoice.cli.progress import hidden
-from tinyvoice.engine import EngineSettings, Failed, Final, Partial, StreamingEngine
+from tinyvoice.engine import (
+    EngineSettings,
+    Failed,
+    Final,
+    Partial,
+    StreamingEngine,
+    UtteranceFailed,
+)
 from tinyvoice.engine.recording import joined, stream_recording
 from tinyvoice.errors import TinyvoiceError
 
@@ -95,7 +102,7 @@ class StreamedTranscriber:
             async for event in stream_recording(
                 self._engine, clip.samples, speed=self._speed, word_times=self._word_times
             ):
-                if isinstance(event, Failed):
+                if isinstance(event, Failed | UtteranceFailed):
                     return event.error
                 if isinstance(event, Final):
                     finals.append(event)

@@ -9,6 +9,7 @@ from tinyvoice.engine.errors import (
     StreamClosedError,
     StreamFailedError,
     UnreadEventsError,
+    UtteranceFailedError,
 )
 from tinyvoice.engine.events import (
     Event,
@@ -17,6 +18,8 @@ from tinyvoice.engine.events import (
     Partial,
     SpeechEnded,
     SpeechStarted,
+    TokenLogprob,
+    UtteranceFailed,
 )
 from tinyvoice.engine.settings import EngineSettings, StreamSettings
 from tinyvoice.engine.stream import Stream
@@ -38,5 +41,8 @@ __all__ = [
     "StreamFailedError",
     "StreamSettings",
     "StreamingEngine",
+    "TokenLogprob",
     "UnreadEventsError",
+    "UtteranceFailed",
+    "UtteranceFailedError",
 ]

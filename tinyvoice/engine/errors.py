@@ -31,3 +31,7 @@ class UnreadEventsError(EngineError):
 
 class StreamFailedError(EngineError):
     """The model raised for this stream; the cause is chained."""
+
+
+class UtteranceFailedError(EngineError):
+    """An utterance could not be transcribed; the stream goes on. The cause is chained."""

@@ -5,9 +5,10 @@ Every time is in seconds on the stream's audio clock: samples received, divided 
 event was decided, so that `at` minus a time in the audio is how late the news is on that clock.
 
 An utterance gives, in this order: `SpeechStarted`, any number of `Partial`, `SpeechEnded`, and one
-`Final`. Speech that goes on beyond the longest utterance is cut into several: those before the last
-have a `Final` with ``continues`` set, and neither `SpeechEnded` nor another `SpeechStarted` stands
-between them. With manual endpointing there are only partials and finals.
+`Final`, or in its place `UtteranceFailed`. Speech that goes on beyond the longest utterance is cut
+into several: those before the last have a `Final` with ``continues`` set, and neither `SpeechEnded`
+nor another `SpeechStarted` stands between them. With manual endpointing there are only partials and
+what ends an utterance. Utterances end in the order of their numbers.
 """
 
 from __future__ import annotations
@@ -57,6 +58,15 @@ class SpeechEnded:
 
 
 @dataclass(frozen=True)
+class TokenLogprob:
+    """Text that the model wrote in one go, mostly a token's, its leading space included."""
+
+    text: str
+    logprob: float
+    """Natural logarithm of its probability; of tokens that share a character, of all of them."""
+
+
+@dataclass(frozen=True)
 class Final:
     """The transcript of an utterance, the same that its audio gives offline.
 
@@ -78,6 +88,22 @@ class Final:
     at: float
     continues: bool = False
     """Whether the speech goes on in the next utterance."""
+    tokens: tuple[TokenLogprob, ...] = ()
+    """The text in the pieces that the model wrote; together they are ``text``."""
+
+
+@dataclass(frozen=True)
+class UtteranceFailed:
+    """An utterance cannot be transcribed; it comes in the place of its `Final`.
+
+    The stream goes on with what is said next.
+    """
+
+    utterance: int
+    error: TinyvoiceError
+    at: float
+    continues: bool = False
+    """Whether the speech goes on in the next utterance."""
 
 
 @dataclass(frozen=True)
@@ -88,4 +114,4 @@ class Failed:
     at: float
 
 
-Event = SpeechStarted | Partial | SpeechEnded | Final | Failed
+Event = SpeechStarted | Partial | SpeechEnded | Final | UtteranceFailed | Failed

@@ -17,7 +17,15 @@ from typing import Any
 import numpy as np
 
 from tinyvoice.audio.files import SAMPLE_RATE
-from tinyvoice.engine.events import Event, Final, Partial, SpeechEnded, SpeechStarted
+from tinyvoice.engine.events import (
+    Event,
+    Final,
+    Partial,
+    SpeechEnded,
+    SpeechStarted,
+    TokenLogprob,
+    UtteranceFailed,
+)
 from tinyvoice.engine.settings import StreamSettings
 from tinyvoice.engine.stability import StablePrefix
 from tinyvoice.engine.utterance import (
@@ -32,6 +40,7 @@ from tinyvoice.engine.utterance import (
     UtteranceDetector,
     in_samples,
 )
+from tinyvoice.errors import TinyvoiceError
 from tinyvoice.model.transcript import Transcript
 from tinyvoice.vad.silero import WINDOW_SAMPLES, VADState
 
@@ -70,9 +79,18 @@ class FinalPass:
     draft: Sequence[int]
     transcript: Transcript | None = None
     """The outcome; times count from the beginning of ``samples``."""
+    tokens: tuple[TokenLogprob, ...] = ()
+    """What the transcript's tokens spell."""
+    error: TinyvoiceError | None = None
+    """Why there is no outcome and will be none."""
     ended: Ended | None = None
     """Set when the end is certain."""
     at: float = 0.0
+
+    @property
+    def done(self) -> bool:
+        """Whether nothing is left to be computed."""
+        return self.transcript is not None or self.error is not None
 
 
 @dataclass
@@ -105,6 +123,8 @@ class LiveStream:
     """Whether a partial was due and others had their turn: hearing goes on meanwhile."""
     next_partial: int = 0
     """Position from which on a partial is due."""
+    muted: int | None = None
+    """Number of an utterance that gets no more partials: one of them failed."""
     events: list[Event] = field(default_factory=list)
     replies: list[tuple[Command, Any]] = field(default_factory=list)
     """Commands that have been carried out, with their outcome."""
@@ -152,12 +172,12 @@ class LiveStream:
     @property
     def waiting(self) -> bool:
         """Whether work has to be done before the stream hears on."""
-        return bool(
-            self.ending
-            or self.turn_in_question
-            or self.partial_due
-            or (self.final_pass is not None and self.final_pass.transcript is None)
-        )
+        return bool(self.ending or self.turn_in_question or self.partial_due or self.final_pass_due)
+
+    @property
+    def final_pass_due(self) -> bool:
+        """Whether a final pass has begun early and has no outcome yet."""
+        return self.final_pass is not None and not self.final_pass.done
 
     @property
     def has_work(self) -> bool:
@@ -173,6 +193,7 @@ class LiveStream:
             self.settings.partials
             and self.detector.active
             and self.final_pass is None
+            and self.muted != self.detector.utterance
             and self.detector.position >= self.next_partial
         )
 
@@ -204,8 +225,7 @@ class LiveStream:
 
     @property
     def _only_partial_due(self) -> bool:
-        final = self.final_pass is not None and self.final_pass.transcript is None
-        return not (self.ending or self.turn_in_question or final)
+        return not (self.ending or self.turn_in_question or self.final_pass_due)
 
     def _carry_out(self, command: Command) -> None:
         if command.kind == "settings" and command.settings is not None:
@@ -288,15 +308,17 @@ class LiveStream:
 
     def tell_finals(self) -> None:
         """Give the finals of the utterances that are over and transcribed, in order."""
-        while self.ending and self.ending[0].transcript is not None:
-            self.events.append(final_event(self.ending.popleft()))
+        while self.ending and self.ending[0].done:
+            self.events.append(last_event(self.ending.popleft()))
 
 
-def final_event(final_pass: FinalPass) -> Final:
-    """The event of an utterance that is over and transcribed."""
+def last_event(final_pass: FinalPass) -> Final | UtteranceFailed:
+    """The event of an utterance that is over and transcribed, or cannot be."""
     transcript, ended, extent = final_pass.transcript, final_pass.ended, final_pass.extent
-    assert transcript is not None
     assert ended is not None
+    if final_pass.error is not None:
+        return UtteranceFailed(extent.utterance, final_pass.error, final_pass.at, ended.continues)
+    assert transcript is not None
     begin = extent.audio_start / SAMPLE_RATE
     return Final(
         extent.utterance,
@@ -309,4 +331,5 @@ def final_event(final_pass: FinalPass) -> Final:
         extent.audio_end / SAMPLE_RATE,
         final_pass.at,
         ended.continues,
+        final_pass.tokens,
     )

@@ -22,9 +22,11 @@ from tinyvoice.engine.decoding import (
 )
 from tinyvoice.engine.encoders import IncrementalEncoder, build_encoder
 from tinyvoice.engine.errors import EngineError
+from tinyvoice.engine.events import TokenLogprob
 from tinyvoice.engine.live import FinalPass, Hypothesis, LiveStream
 from tinyvoice.engine.settings import EngineSettings, StreamSettings
 from tinyvoice.engine.stability import StablePrefix
+from tinyvoice.engine.token_logprobs import join_tokens, token_logprobs
 from tinyvoice.engine.utterance import UtteranceDetector
 from tinyvoice.errors import ConfigurationError
 from tinyvoice.model.generation import GeneratedTokens
@@ -110,8 +112,11 @@ class ModelRunner:
         busy = [(s, w) for s, w in zip(streams, windows, strict=True) if len(w)]
         if not busy:
             return
-        found = self.vad.probabilities([s.vad for s, _ in busy], [w for _, w in busy])
-        for (stream, _), probabilities in zip(busy, found, strict=True):
+        # On copies: a batch that raises in the middle leaves every stream as it was.
+        states = [stream.vad.copy() for stream, _ in busy]
+        found = self.vad.probabilities(states, [w for _, w in busy])
+        for (stream, _), state, probabilities in zip(busy, states, found, strict=True):
+            stream.vad = state
             stream.probabilities.extend(probabilities.tolist())
 
     def ask_turn(self, stream: LiveStream, wake: Callable[[], None]) -> None:
@@ -187,12 +192,14 @@ class ModelRunner:
         transcripts = self._transcribe(pieces, drafts, word_times)
         for index, final_pass in enumerate(passes):
             parts = [t for t, p in zip(transcripts, pieces, strict=True) if p.clip == index]
-            final_pass.transcript = join(parts, len(final_pass.samples) / SAMPLE_RATE)
+            final_pass.tokens = join_tokens(tokens for _, tokens in parts)
+            duration = len(final_pass.samples) / SAMPLE_RATE
+            final_pass.transcript = join([transcript for transcript, _ in parts], duration)
 
     def _transcribe(
         self, pieces: Sequence[Piece], drafts: Sequence[Sequence[int]], word_times: bool
-    ) -> list[Transcript]:
-        """As `tinyvoice.model.transcription.transcribe_batch`, with drafts."""
+    ) -> list[tuple[Transcript, tuple[TokenLogprob, ...]]]:
+        """As `tinyvoice.model.transcription.transcribe_batch`, with drafts, and with tokens."""
         model, processor = self.model, self.model.need_processor()
         features, mask = processor.features([piece.samples for piece in pieces], model.device)
         hidden, lengths = model.encode(features, mask)
@@ -215,15 +222,15 @@ class ModelRunner:
             words = (
                 time_words(model, text, tokens, frames, processor.hop_seconds) if word_times else ()
             )
-            transcripts.append(
-                Transcript(
-                    text,
-                    tuple(word.shifted(piece.start) for word in words),
-                    confidence(tokens.logprobs),
-                    len(piece.samples) / SAMPLE_RATE,
-                    piece.start,
-                )
+            transcript = Transcript(
+                text,
+                tuple(word.shifted(piece.start) for word in words),
+                confidence(tokens.logprobs),
+                len(piece.samples) / SAMPLE_RATE,
+                piece.start,
             )
+            spelt = token_logprobs(model.tokenizer, tokens.ids, tokens.logprobs, text)
+            transcripts.append((transcript, spelt))
         return transcripts
 
     def shut_down(self) -> None:

@@ -18,7 +18,7 @@ from statistics import median
 from typing import Any, NamedTuple, TypeVar
 
 from tinyvoice.audio.files import SAMPLE_RATE
-from tinyvoice.engine.errors import StreamFailedError
+from tinyvoice.engine.errors import StreamFailedError, UtteranceFailedError
 from tinyvoice.engine.events import Event, Failed
 from tinyvoice.engine.live import Command, FinalPass, LiveStream
 from tinyvoice.engine.runner import ModelRunner
@@ -111,23 +111,21 @@ class Scheduler:
         """Voice activity of all new audio, in one batch, and what follows from it."""
         for stream in streams:
             stream.cut_windows(WINDOWS_A_STEP)
-        self._run(self.runner.judge, streams)
+        self._run(self.runner.judge, streams, self._fail)
         for stream in streams:
             self._advance(stream)
 
     def run_finals(self, streams: Sequence[LiveStream]) -> None:
         """Final passes; those of utterances that are over come first."""
-        over = [(s, p) for s in streams for p in s.ending if p.transcript is None]
-        early = [
-            (s, s.final_pass) for s in streams if s.final_pass and s.final_pass.transcript is None
-        ]
+        over = [(s, p) for s in streams for p in s.ending if not p.done]
+        early = [(s, s.final_pass) for s in streams if s.final_pass and s.final_pass_due]
         batch: list[tuple[LiveStream, FinalPass]] = [*over, *early][: self.settings.max_batch]
 
         def run(items: Sequence[tuple[LiveStream, FinalPass]]) -> None:
             word_times = any(stream.settings.word_times for stream, _ in items)
             self.runner.run_finals([final_pass for _, final_pass in items], word_times=word_times)
 
-        self._run(run, batch, stream_of=lambda item: item[0])
+        self._run(run, batch, lambda item, error: self._fail_utterance(item[1], error))
         for stream in {id(s): s for s, _ in batch}.values():
             stream.tell_finals()
 
@@ -137,9 +135,13 @@ class Scheduler:
             if not stream.turn_in_question:
                 continue
             if stream.turn_answer is None:
-                self._run(lambda items: self.runner.ask_turn(items[0], self._wake), [stream])
+                self._run(
+                    lambda items: self.runner.ask_turn(items[0], self._wake),
+                    [stream],
+                    self._fail_turn,
+                )
             elif stream.turn_answer.done():
-                self._run(lambda items: self.runner.take_turn(items[0]), [stream])
+                self._run(lambda items: self.runner.take_turn(items[0]), [stream], self._fail_turn)
 
     def run_partials(self, streams: Sequence[LiveStream]) -> None:
         """One batch of partials, those first that have waited longest."""
@@ -152,7 +154,7 @@ class Scheduler:
             stream.passed_over = False
             self._note_gap(stream)
         began = time.monotonic()
-        self._run(self.runner.run_partials, batch, recover=self.runner.rewind)
+        self._run(self.runner.run_partials, batch, self._fail_partial, self.runner.rewind)
         self._fit_batch(len(batch), time.monotonic() - began)
 
     def _fit_batch(self, streams: int, seconds: float) -> None:
@@ -207,7 +209,7 @@ class Scheduler:
         self,
         work: Callable[[Sequence[Item]], None],
         items: Sequence[Item],
-        stream_of: Callable[[Item], LiveStream] | None = None,
+        fail: Callable[[Item, Exception], None],
         recover: Callable[[Item], None] | None = None,
     ) -> None:
         """Run a batch. If it raises, run its items one by one: only the culprits fail."""
@@ -218,18 +220,16 @@ class Scheduler:
             return
         except Exception as error:
             if len(items) == 1:
-                item = items[0]
-                stream = stream_of(item) if stream_of else item
-                assert isinstance(stream, LiveStream)
-                self._fail(stream, error)
+                fail(items[0], error)
                 return
             logger.warning("a batch of %d failed (%r); running it singly", len(items), error)
         for item in items:
             if recover is not None:
                 recover(item)
-            self._run(work, [item], stream_of)
+            self._run(work, [item], fail)
 
     def _fail(self, stream: LiveStream, error: Exception) -> None:
+        """End a stream: where its utterances begin and end cannot be known any more."""
         logger.error("a stream failed", exc_info=error)
         failure = StreamFailedError(
             f"The model failed for this stream with {type(error).__name__}: {error}; open a new "
@@ -238,6 +238,26 @@ class Scheduler:
         failure.__cause__ = error
         stream.failed = True
         stream.events.append(Failed(failure, stream.at))
+
+    def _fail_utterance(self, final_pass: FinalPass, error: Exception) -> None:
+        """The final pass of an utterance has raised: there is none, and the stream goes on."""
+        logger.error("the final pass of an utterance failed", exc_info=error)
+        final_pass.error = UtteranceFailedError(
+            f"The model failed for this utterance with {type(error).__name__}: {error}; the stream "
+            "goes on with what is said next."
+        )
+        final_pass.error.__cause__ = error
+
+    def _fail_partial(self, stream: LiveStream, error: Exception) -> None:
+        """A partial has raised: the utterance goes without; its final may still be had."""
+        logger.error("a partial failed; its utterance goes on without", exc_info=error)
+        stream.muted = stream.detector.utterance
+        self.runner.forget_hypothesis(stream)
+
+    def _fail_turn(self, stream: LiveStream, error: Exception) -> None:
+        """The turn model has raised: the longest pause decides."""
+        logger.error("turn detection failed; the longest pause ends this turn", exc_info=error)
+        stream.turn_in_question, stream.turn_answer = False, None
 
     def give_back(self) -> None:
         """Free what streams hold that were removed; runs in the worker, as `step` does."""

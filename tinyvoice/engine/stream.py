@@ -110,8 +110,33 @@ class Stream:
 
     # --- audio in --------------------------------------------------------------------------------
 
+    def change_format(
+        self, sample_rate: int, *, encoding: str = "pcm16", channels: int = 1
+    ) -> None:
+        """Take audio of another format from now on; the audio clock goes on.
+
+        What the old format's resampler holds back is heard first; the bytes of an incomplete
+        sample go. The same format again changes nothing. To be called between two `feed`, before
+        the stream is opened too.
+
+        Raises:
+            AudioError: there is no such format; everything is as it was.
+            StreamClosedError: the stream is closed or has failed.
+        """
+        if self._over:
+            raise StreamClosedError("The stream is closed: open a new one.")
+        old, new = self._decoder, PCMStream(sample_rate, channels=channels, encoding=encoding)
+        if (old.sample_rate, old.channels, old.encoding) == (
+            new.sample_rate,
+            new.channels,
+            new.encoding,
+        ):
+            return
+        self._push(old.finish())
+        self._decoder = new
+
     async def feed(self, packet: Packet) -> None:
-        """Add audio of any length, in the format that the stream was opened with.
+        """Add audio of any length, in the format of the stream (see `change_format`).
 
         Returns when the audio is queued. Where more is queued than the engine's ``max_pending_s``
         it waits until there is room: no audio is ever dropped.

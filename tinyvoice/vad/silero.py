@@ -56,6 +56,10 @@ class VADState:
         default_factory=lambda: np.zeros((2, _HIDDEN), dtype=np.float32)
     )
 
+    def copy(self) -> VADState:
+        """The same state, which goes its own way from here."""
+        return VADState(self.context.copy(), self.memory.copy())
+
 
 class SileroVAD:
     """The network, on the CPU; one serves any number of streams, each with its own state."""

@@ -29,6 +29,7 @@ from tinyvoice.engine import (
     Partial,
     SpeechStarted,
     StreamingEngine,
+    UtteranceFailed,
 )
 from tinyvoice.engine.decoding import FinalJob, StreamDecoder, build_decoder
 from tinyvoice.engine.settings import EncoderForm
@@ -270,7 +271,7 @@ class Judge:
         self, item: Played, offline: str, stretches: list[str], whole: str | None
     ) -> StreamedResult:
         example, finals = item.example, item.finals
-        failures = [event.error for event in item.events if isinstance(event, Failed)]
+        failures = [e.error for e in item.events if isinstance(e, Failed | UtteranceFailed)]
         if failures:
             return _failed(example, str(failures[0]))
         streamed = " ".join(final.text for final in finals if final.text)
