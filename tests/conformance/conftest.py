@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import re
-import signal
-import subprocess
-import sys
-import threading
 import wave
 from collections.abc import AsyncIterator, Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,64 +14,19 @@ import pytest
 from tests.conformance.checking import check
 from tests.conformance.programs import run_program
 from tests.conformance.recording import Recorder
+from tests.conformance.serving import RunningServer, serving
 from tinyvoice.audio.resample import resample
 from tinyvoice.benchmark.speech import Clip, bundled_speech
 
 RATE = 24_000
 """Of the protocol's pcm, in Hz."""
-START_SECONDS = 120.0
-STOP_SECONDS = 30.0
-
-
-@dataclass
-class RunningServer:
-    """``tinyvoice serve`` in a process of its own."""
-
-    process: subprocess.Popen[str]
-    url: str = ""
-    """Like ``http://127.0.0.1:8000``, once it listens."""
-    lines: list[str] = field(default_factory=list)
-    """What it wrote."""
-    listens: threading.Event = field(default_factory=threading.Event)
-
-    def read(self) -> None:
-        """Follow what it writes until it ends; the first address in it is its own."""
-        assert self.process.stdout is not None
-        for line in self.process.stdout:
-            self.lines.append(line)
-            address = re.search(r"https?://127\.0\.0\.1:\d+", line)
-            if address and not self.url:
-                self.url = address[0]
-                self.listens.set()
-        self.listens.set()
 
 
 @pytest.fixture(scope="session")
 def server() -> Iterator[RunningServer]:
-    """The server as a user starts it: embedded model, echo, espeak.
-
-    When all is over it is told to stop; it must end without an error, and must not have logged one.
-    """
-    command = [sys.executable, "-m", "tinyvoice", "serve", "--port", "0", "--device", "cpu"]
-    running = RunningServer(
-        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    )
-    reader = threading.Thread(target=running.read, daemon=True)
-    reader.start()
-    try:
-        assert running.listens.wait(START_SECONDS), "".join(running.lines)
-        assert running.url, "".join(running.lines)
+    """The server as a user starts it: embedded model, echo, espeak."""
+    with serving() as running:
         yield running
-    finally:
-        running.process.send_signal(signal.SIGTERM)
-        try:
-            running.process.wait(STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            running.process.kill()
-        reader.join(STOP_SECONDS)
-    said = "".join(running.lines)
-    assert "Traceback" not in said, said
-    assert running.process.returncode in (0, -signal.SIGTERM), said
 
 
 @dataclass(frozen=True)
