@@ -1,0 +1,150 @@
+"""The application: routes, limits and errors of the whole server, around one engine.
+
+`build_app` puts the parts together. Nothing is let in before the model is loaded and warmed. What
+the routes do is in their own modules.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+
+from fastapi import Depends, FastAPI
+from starlette.middleware.cors import CORSMiddleware
+
+from tinyvoice import __version__
+from tinyvoice.engine import EngineSettings, StreamingEngine
+from tinyvoice.realtime.backends.interface import (
+    BackendEvent,
+    Finished,
+    Responder,
+    ResponseRequest,
+)
+from tinyvoice.server import health, websocket
+from tinyvoice.server.admission import SessionRegistry
+from tinyvoice.server.authentication import Authenticator, require_key
+from tinyvoice.server.ephemeral_keys import EphemeralKeys, derive_secret
+from tinyvoice.server.metrics import ServerMetrics
+from tinyvoice.server.middleware import RequestMiddleware
+from tinyvoice.server.refusals import add_error_handlers
+from tinyvoice.server.settings import ServerSettings
+
+EXPOSED_HEADERS = ["Location", "Retry-After", "X-Request-Id"]
+"""What pages of other origins may read of an answer."""
+
+_WITH_API_KEY = ("transcriptions", "speech", "models")
+_WITH_ANY_KEY = ("client_secrets", "calls")
+"""Modules with a ``router``; those of the second row check keys themselves."""
+
+
+def build_app(
+    settings: ServerSettings,
+    engine: StreamingEngine | None = None,
+    responder: Responder | None = None,
+) -> FastAPI:
+    """The server's application.
+
+    ``engine`` and ``responder`` that are given must be open, and stay their owner's; those that are
+    not are opened when the application starts, and closed with it. ``app.state`` has ``settings``,
+    ``engine``, ``responder``, ``sessions``, ``metrics``, ``authenticator`` and ``ephemeral_keys``.
+
+    Raises:
+        ConfigurationError: the settings cannot work.
+    """
+    app = FastAPI(
+        title="tinyvoice",
+        version=__version__,
+        lifespan=_lifespan,
+        docs_url=None,
+        redoc_url=None,
+        openapi_url=None,
+        redirect_slashes=False,
+    )
+    state = app.state
+    state.settings, state.engine, state.responder = settings, engine, responder
+    state.metrics = ServerMetrics()
+    state.sessions = SessionRegistry(settings.max_sessions)
+    signing = settings.signing_secret
+    secret = derive_secret(settings.keys, signing.get_secret_value() if signing else None)
+    state.ephemeral_keys = EphemeralKeys(secret, settings.client_secret_bytes)
+    state.authenticator = Authenticator(settings.keys, state.ephemeral_keys)
+    _add_routes(app)
+    add_error_handlers(app)
+    app.add_middleware(RequestMiddleware, metrics=state.metrics, settings=settings)
+    app.add_middleware(
+        CORSMiddleware,
+        allow_origins=list(settings.allowed_origins),
+        allow_methods=["GET", "POST", "OPTIONS"],
+        allow_headers=["*"],
+        expose_headers=EXPOSED_HEADERS,
+        max_age=600,
+    )
+    return app
+
+
+def _add_routes(app: FastAPI) -> None:
+    for name in (*_WITH_API_KEY, *_WITH_ANY_KEY):
+        module = f"tinyvoice.server.{name}"
+        if importlib.util.find_spec(module) is not None:
+            guard = [Depends(require_key)] if name in _WITH_API_KEY else []
+            app.include_router(importlib.import_module(module).router, dependencies=guard)
+    app.include_router(health.router)
+    app.include_router(websocket.router)
+
+
+@asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    """Open what was not given; the server is ready when this yields."""
+    state = app.state
+    async with AsyncExitStack() as stack:
+        if state.engine is None:
+            state.engine = await stack.enter_async_context(build_engine(state.settings))
+        if state.responder is None:
+            state.responder = await stack.enter_async_context(opened_responder(state.settings))
+        yield
+        await state.sessions.drain(0.0)
+
+
+def build_engine(settings: ServerSettings) -> StreamingEngine:
+    """The engine that the settings describe, not yet open: opening loads and warms the model."""
+    return StreamingEngine(
+        settings.model,
+        EngineSettings(
+            max_streams=settings.max_sessions + settings.max_requests,
+            max_batch=settings.max_batch,
+            threads=settings.threads,
+        ),
+        device=settings.device,
+        dtype=settings.dtype,
+    )
+
+
+@asynccontextmanager
+async def opened_responder(_settings: ServerSettings) -> AsyncIterator[Responder]:
+    """The responder that the settings describe, open.
+
+    Raises:
+        ConfigurationError, MissingExtraError, CheckpointError: it cannot work as configured.
+    """
+    responder = _Silent()
+    await responder.open()
+    try:
+        yield responder
+    finally:
+        await responder.close()
+
+
+class _Silent:
+    """Answers nothing."""
+
+    async def open(self) -> None:
+        """Nothing to open."""
+
+    async def close(self) -> None:
+        """Nothing to close."""
+
+    async def respond(self, _request: ResponseRequest) -> AsyncIterator[BackendEvent]:
+        """Finish at once."""
+        yield Finished()
