@@ -1,4 +1,4 @@
-"""The agents SDK for JavaScript in headless Chromium: a call over WebRTC, and a WebSocket."""
+"""Clients in headless Chromium: a call over WebRTC, and WebSockets, whose keys are subprotocols."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from tinyvoice.benchmark.speech import Clip
 UTTERANCE = "13"
 
 
-async def test_call(
+async def test_agents_call(
     server: RunningServer, browser: str, played: Recording, speech: dict[str, Clip]
 ) -> None:
     instructions = "Speak like a pirate."
     report = await run_script(
-        "agents_browser",
+        "browser",
         scenario="call",
         browser=browser,
         baseURL=f"{server.url}/v1",
@@ -52,11 +52,11 @@ async def test_call(
     assert last["content"][0]["transcript"] == "You said: good night."
 
 
-async def test_websocket(
+async def test_agents_websocket(
     secured: RunningServer, browser: str, played: Recording, speech: dict[str, Clip]
 ) -> None:
     report = await run_script(
-        "agents_browser",
+        "browser",
         scenario="socket",
         browser=browser,
         baseURL=f"{secured.url}/v1",
@@ -75,9 +75,33 @@ async def test_websocket(
     assert validation_faults(result["events"], of_beta=False) == []
 
 
-async def test_call_with_a_wrong_key(secured: RunningServer, browser: str) -> None:
+async def test_official_client(
+    secured: RunningServer, browser: str, played: Recording, speech: dict[str, Clip]
+) -> None:
+    turn_detection = {"type": "server_vad", "silence_duration_ms": 700}
+    settings = {"transcription": {"model": "whisper-1"}, "turn_detection": turn_detection}
     report = await run_script(
-        "agents_browser",
+        "browser",
+        scenario="officialSocket",
+        browser=browser,
+        baseURL=f"{secured.url}/v1",
+        apiKey=API_KEY,
+        session={"type": "transcription", "audio": {"input": settings}},
+        recording=played(UTTERANCE, after=1.5),
+    )
+    assert report["problems"] == []
+    result = report["result"]
+    assert result["errors"] == []
+    created = result["events"][0]["session"]
+    assert created["type"] == "transcription"
+    assert created["audio"]["input"]["turn_detection"]["silence_duration_ms"] == 700
+    assert word_error(speech[UTTERANCE].text or "", result["transcript"]) <= 0.25
+    assert validation_faults(result["events"], of_beta=False) == []
+
+
+async def test_agents_call_with_a_wrong_key(secured: RunningServer, browser: str) -> None:
+    report = await run_script(
+        "browser",
         scenario="refusal",
         browser=browser,
         baseURL=f"{secured.url}/v1",

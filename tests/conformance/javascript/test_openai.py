@@ -70,3 +70,28 @@ async def test_conversation(secured: RunningServer, played: Recording) -> None:
 
     (error,) = report["errors"]
     assert (error["code"], error["event_id"]) == ("response_cancel_not_active", "cancel_nothing")
+
+
+async def test_beta(secured: RunningServer, played: Recording, speech: dict[str, Clip]) -> None:
+    report = await run_script(
+        "openai_beta",
+        baseURL=f"{secured.url}/v1",
+        apiKey=API_KEY,
+        recording=played("02"),
+        speed=4,
+    )
+    events = report["events"]
+    assert report["errors"] == []
+    assert validation_faults(events, of_beta=True) == []
+    updated = of_type(events, "session.updated")[0]["session"]
+    assert updated["input_audio_format"] == "pcm16"
+    assert updated["turn_detection"]["silence_duration_ms"] == 500
+
+    (completed,) = of_type(events, f"{TRANSCRIPTION}.completed")
+    assert word_error(speech["02"].text or "", completed["transcript"]) <= 0.25
+    said = [event["delta"] for event in of_type(events, "response.audio_transcript.delta")]
+    assert "".join(said) == f"You said: {completed['transcript']}."
+    assert of_type(events, "response.audio.delta")
+    assert len(of_type(events, "conversation.item.created")) == 2
+    (answer,) = report["response"]["output"]
+    assert answer["content"] == [{"type": "audio", "transcript": "".join(said)}]

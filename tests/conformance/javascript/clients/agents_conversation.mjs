@@ -4,7 +4,7 @@ import { OpenAIRealtimeWebSocket, RealtimeAgent, RealtimeSession, tool } from '@
 import { z } from 'zod';
 import { unrecognised } from './agents_events.mjs';
 import { EventLog, until } from './events.mjs';
-import { Microphone, main } from './scenario.mjs';
+import { Loudspeaker, Microphone, main } from './scenario.mjs';
 
 const COMPLETED = 'conversation.item.input_audio_transcription.completed';
 
@@ -14,7 +14,7 @@ await main(async ({ url, apiKey, greeting, question, interruption, sum, speed })
   const called = [];
   const results = [];
   let interruptions = 0;
-  let audioBytes = 0;
+  const loudspeaker = new Loudspeaker();
 
   const times = tool({
     name: 'times',
@@ -30,52 +30,61 @@ await main(async ({ url, apiKey, greeting, question, interruption, sum, speed })
   const session = new RealtimeSession(agent, { transport });
   transport.on('*', (event) => log.add(event));
   session.on('error', ({ error }) => errors.push(error?.error ?? String(error)));
-  session.on('audio', ({ data }) => (audioBytes += data.byteLength));
-  session.on('audio_interrupted', () => (interruptions += 1));
+  session.on('audio', ({ data }) => loudspeaker.play(data.byteLength));
+  session.on('audio_interrupted', () => {
+    interruptions += 1;
+    loudspeaker.stop();
+  });
   session.on('agent_tool_end', (_context, _agent, { name }, result) =>
     results.push({ name, result }),
   );
   await session.connect({ apiKey });
   await log.next('session.updated', { after: 0 });
 
-  const answered = (status) =>
-    log.next('response.done', { where: ({ response }) => response.status === status });
+  const answered = (from) =>
+    log.next('response.done', {
+      after: from,
+      where: ({ response: { status, output } }) =>
+        status === 'completed' && output.some((item) => item.type === 'message'),
+    });
   const microphone = new Microphone((chunk) => {
     const { buffer, byteOffset, byteLength } = chunk;
     session.sendAudio(buffer.slice(byteOffset, byteOffset + byteLength));
   }, speed);
 
-  // A spoken turn; the transcript of what the user said comes into the history by retrieval.
-  let done = answered('completed');
+  // A spoken turn. Then one must wait until the answer has been played: the client reckons by the
+  // clock how much of it was heard.
+  let answer = answered();
   await microphone.hear(greeting);
-  await done;
+  await answer;
+  await loudspeaker.silent();
 
-  // The next answer is interrupted while it plays: from here the microphone runs in real time,
-  // since the client reckons by the clock how much of the answer was heard.
+  // The next answer is interrupted while it plays, so now the microphone runs in real time.
   const speaking = log.next('response.output_audio.delta');
   await microphone.hear(question);
   const { item_id: interrupted } = await speaking;
   microphone.speed = 1;
   const truncated = log.next('conversation.item.truncated');
+  const retrieved = log.next('conversation.item.retrieved', {
+    where: ({ item }) => item.id === interrupted,
+  });
   const heard = log.next(COMPLETED);
   await microphone.hear(interruption);
   await truncated;
+  await retrieved;
   microphone.speed = speed;
-  const { item_id: interrupting } = await heard;
-  await log.next('response.done', {
-    where: ({ response }) => response.status === 'completed',
-    after: log.events.findIndex((e) => e.type === COMPLETED && e.item_id === interrupting),
-  });
+  await heard;
+  await answered(log.events.findLastIndex((event) => event.type === COMPLETED));
+  await loudspeaker.silent();
 
   // A tool, called for by voice; then a written turn.
-  done = log.next('response.done', {
-    where: ({ response }) => response.output.some((item) => item.type === 'message'),
-  });
+  answer = answered();
   await microphone.hear(sum);
-  await done;
-  done = answered('completed');
+  await answer;
+  await loudspeaker.silent();
+  answer = answered();
   session.sendMessage('good night');
-  await done;
+  await answer;
 
   await until('all that was said is in the history', () =>
     session.history.every(
@@ -96,6 +105,6 @@ await main(async ({ url, apiKey, greeting, question, interruption, sum, speed })
     results,
     interruptions,
     interrupted,
-    audioBytes,
+    audioBytes: loudspeaker.bytes,
   };
 });

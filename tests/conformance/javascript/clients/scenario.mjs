@@ -1,11 +1,12 @@
-// What every client script is made of: settings in, one JSON result out, and a microphone.
-// Knows nothing of any client.
+// What every client script is made of: settings in, one JSON result out, a microphone and a
+// loudspeaker. Knows nothing of any client.
 
 import { readFileSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 
 const CHUNK_MS = 100;
-const CHUNK_BYTES = CHUNK_MS * 48; // s16le mono at 24 kHz
+const BYTES_PER_MS = 48; // s16le mono at 24 kHz
+const CHUNK_BYTES = CHUNK_MS * BYTES_PER_MS;
 
 /** Run a scenario with the settings of the command line and print what it returns. */
 export async function main(scenario) {
@@ -63,5 +64,26 @@ export class Microphone {
       if (playing.at >= playing.pcm.length) this.#queue.shift().resolve();
     }
     return chunk;
+  }
+}
+
+/** Plays nothing, but takes as long as if it did. */
+export class Loudspeaker {
+  bytes = 0;
+  #silentAt = 0;
+
+  play(length) {
+    this.bytes += length;
+    this.#silentAt = Math.max(this.#silentAt, performance.now()) + length / BYTES_PER_MS;
+  }
+
+  /** Forget what has not been played. */
+  stop() {
+    this.#silentAt = 0;
+  }
+
+  /** Until everything it has so far is played. */
+  async silent() {
+    for (let wait; (wait = this.#silentAt - performance.now()) > 0; ) await sleep(wait);
   }
 }

@@ -1,17 +1,18 @@
-// What the page does with the agents SDK; the script that opened the page starts one of these.
+// What the page does with its client; the script that opened the page starts one of these.
 
 import {
   OpenAIRealtimeWebRTC,
   OpenAIRealtimeWebSocket,
   RealtimeAgent,
   RealtimeSession,
-} from './agents/openai-realtime-agents.mjs';
+} from '/npm/@openai/agents-realtime/dist/bundle/openai-realtime-agents.mjs';
 import { EventLog, until } from './events.mjs';
 import { LevelMeter } from './level_meter.mjs';
 
 const COMPLETED = 'conversation.item.input_audio_transcription.completed';
 const LOUD = 0.02; // of full scale: speech is well above, silence well below
 const QUIET = 0.001;
+const CHUNK_BYTES = 9600; // 200 ms of s16le mono at 24 kHz
 
 function open(transport) {
   const agent = new RealtimeAgent({ name: 'Ada', instructions: 'Be brief.' });
@@ -76,6 +77,31 @@ async function socket({ url, apiKey, recordingURL }) {
   return { events: log.events, errors, protocol, transcript, audioBytes, response };
 }
 
+/** The official client, which gets its key in the same way; the key brings the session's settings. */
+async function officialSocket({ baseURL, apiKey, recordingURL }) {
+  const [{ OpenAI }, { OpenAIRealtimeWebSocket }] = await Promise.all([
+    import('/npm/openai/index.mjs'),
+    import('/npm/openai/realtime/websocket.mjs'),
+  ]);
+  const log = new EventLog();
+  const errors = [];
+  const realtime = new OpenAIRealtimeWebSocket(
+    { intent: 'transcription' },
+    new OpenAI({ baseURL, apiKey, dangerouslyAllowBrowser: true }),
+  );
+  realtime.on('event', (event) => log.add(event));
+  realtime.on('error', (error) => errors.push(error.message));
+  await log.next('session.created', { after: 0 });
+  const recording = new Uint8Array(await (await fetch(recordingURL)).arrayBuffer());
+  for (let at = 0; at < recording.length; at += CHUNK_BYTES) {
+    const bytes = String.fromCharCode(...recording.subarray(at, at + CHUNK_BYTES));
+    realtime.send({ type: 'input_audio_buffer.append', audio: btoa(bytes) });
+  }
+  const { transcript } = await log.next(COMPLETED, { after: 0 });
+  realtime.close();
+  return { events: log.events, errors, transcript };
+}
+
 /** The words in which a call with this key is refused. */
 async function refusal({ callsURL, apiKey }) {
   const { session } = open(new OpenAIRealtimeWebRTC({ baseUrl: callsURL }));
@@ -85,4 +111,4 @@ async function refusal({ callsURL, apiKey }) {
   );
 }
 
-window.scenarios = { call, socket, refusal };
+window.scenarios = { call, socket, officialSocket, refusal };

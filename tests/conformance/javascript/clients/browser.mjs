@@ -1,4 +1,4 @@
-// Opens headless Chromium on a page with the agents SDK and runs one of the page's scenarios.
+// Opens headless Chromium on a page and runs one of the page's scenarios.
 //
 // The page comes from a server of its own, so that everything it asks of the server under test
 // crosses origins, as it does for users. Its microphone is a recording.
@@ -17,9 +17,7 @@ const local = (path) => fileURLToPath(new URL(path, import.meta.url));
 function file(path, recording) {
   if (path === '/recording') return recording;
   if (path === '/events.mjs') return local('events.mjs');
-  if (path.startsWith('/agents/')) {
-    return local(`../node_modules/@openai/agents-realtime/dist/bundle/${basename(path)}`);
-  }
+  if (path.startsWith('/npm/')) return local(`../node_modules/${path.slice('/npm/'.length)}`);
   return local(`browser/${basename(path)}`);
 }
 
@@ -76,6 +74,7 @@ await main(async ({ scenario, browser, baseURL, apiKey, key, session, microphone
         scenario,
         {
           apiKey: secret.value,
+          baseURL,
           callsURL: `${baseURL}/realtime/calls`,
           url: `${baseURL.replace('http', 'ws')}/realtime?model=gpt-realtime`,
           recordingURL: `${origin}/recording`,
