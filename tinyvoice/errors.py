@@ -23,6 +23,10 @@ class AudioError(TinyvoiceError):
         self.path = path
 
 
+class AudioTooLongError(AudioError):
+    """Audio that is longer than a limit allows."""
+
+
 class CheckpointError(TinyvoiceError):
     """A checkpoint that cannot be loaded or written.
 

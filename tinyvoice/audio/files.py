@@ -23,7 +23,7 @@ import soundfile
 from numpy.typing import NDArray
 
 from tinyvoice.audio.resample import HIGHEST_RATE, LOWEST_RATE, Resampler
-from tinyvoice.errors import AudioError
+from tinyvoice.errors import AudioError, AudioTooLongError
 
 logger = logging.getLogger(__name__)
 
@@ -424,7 +424,7 @@ class _Assembly:
 
     def _check_length(self, frames: int) -> None:
         if frames > self.limits.max_seconds * self.rate:
-            raise AudioError(
+            raise AudioTooLongError(
                 f"{self.name}: is longer than the {_length(self.limits.max_seconds)} allowed; "
                 "split it or raise the limit on duration.",
                 path=self.name,

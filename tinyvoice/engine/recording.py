@@ -9,7 +9,7 @@ here, and nothing is shown.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Iterable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,7 @@ from tinyvoice.engine.engine import StreamingEngine
 from tinyvoice.engine.errors import EngineError
 from tinyvoice.engine.events import Event, Failed, Final
 from tinyvoice.engine.settings import StreamSettings, in_range
+from tinyvoice.engine.stream import Stream
 from tinyvoice.model.transcript import Transcript
 from tinyvoice.model.transcription import join
 
@@ -52,33 +53,52 @@ async def stream_recording(
 
     Leaving early drops the stream, at once where the iterator is closed (`contextlib.aclosing`).
     """
+    async with engine.stream(settings=settings, **changes) as stream:
+        async for event in play(stream, samples, packet_ms=packet_ms, speed=speed):
+            yield event
+
+
+async def play(
+    stream: Stream,
+    samples: NDArray[np.float32],
+    *,
+    packet_ms: int = PACKET_MS,
+    speed: float | None = None,
+    give_way: Callable[[], Awaitable[None]] | None = None,
+) -> AsyncGenerator[Event, None]:
+    """The events of a recording that is played into an open stream, which is closed at its end.
+
+    Args and errors as for `stream_recording`. ``give_way`` is awaited before each packet, and may
+    take its time where others are in more of a hurry.
+    """
     in_range("packet_ms", packet_ms, 1, 10_000)
     if speed is not None:
         in_range("speed", speed, 0.01, 10_000.0)
     loop = asyncio.get_running_loop()
     begin, fed = loop.time(), 0
     size = packet_ms * SAMPLE_RATE // 1000
-    async with engine.stream(settings=settings, **changes) as stream:
-        try:
-            for start in range(0, len(samples), size):
-                packet = samples[start : start + size]
-                fed += len(packet)
-                if speed is not None:
-                    # A microphone hands a packet over when its last sample has been spoken.
-                    await asyncio.sleep(begin + fed / SAMPLE_RATE / speed - loop.time())
-                await stream.feed(packet)
-                await stream.flush()
-                for event in stream.read():
-                    yield event
-            await stream.close()
-        except EngineError:
-            # A stream that fails says so in its last event; anything else is the caller's affair.
-            left = stream.read()
-            if not any(isinstance(event, Failed) for event in left):
-                raise
-            for event in left:
+    try:
+        for start in range(0, len(samples), size):
+            packet = samples[start : start + size]
+            fed += len(packet)
+            if speed is not None:
+                # A microphone hands a packet over when its last sample has been spoken.
+                await asyncio.sleep(begin + fed / SAMPLE_RATE / speed - loop.time())
+            if give_way is not None:
+                await give_way()
+            await stream.feed(packet)
+            await stream.flush()
+            for event in stream.read():
                 yield event
-            return
+        await stream.close()
+    except EngineError:
+        # A stream that fails says so in its last event; anything else is the caller's affair.
+        left = stream.read()
+        if not any(isinstance(event, Failed) for event in left):
+            raise
+        for event in left:
+            yield event
+        return
     for event in stream.read():
         yield event
 
