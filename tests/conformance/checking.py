@@ -19,7 +19,7 @@ from pydantic import TypeAdapter, ValidationError
 from tests.conformance.recording import Connection
 
 # from tests.realtime.properties import check_session
-from tinyvoice.metrics import word_errors
+from tinyvoice.metrics import normal_words, word_errors
 
 CONVERSATION = "realtime"
 _BETA_ONLY = ("transcription_session.created",)
@@ -76,6 +76,11 @@ def _most_likely(event: dict[str, Any], error: ValidationError) -> str:
         by_member.setdefault(member, []).append(f"{detail['loc'][1:]}: {detail['msg']}")
     fitting = [c for c in by_member.values() if not any(line.startswith("('type',)") for line in c)]
     return str(min(fitting or list(by_member.values()), key=len))
+
+
+def same_words(reference: str, transcript: str) -> bool:
+    """Whether two texts differ in nothing but case, punctuation and spelling of the same word."""
+    return normal_words(reference) == normal_words(transcript)
 
 
 def word_error(reference: str, transcript: str) -> float:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from tests.conformance.checking import check
 from tests.conformance.programs import run_program
@@ -20,6 +21,7 @@ from tinyvoice.benchmark.speech import Clip, bundled_speech
 
 RATE = 24_000
 """Of the protocol's pcm, in Hz."""
+PAUSE_SECONDS = 1.2
 
 
 @pytest.fixture(scope="session")
@@ -64,19 +66,29 @@ def speech() -> dict[str, Clip]:
 @pytest.fixture(scope="session")
 def recording(
     speech: dict[str, Clip], tmp_path_factory: pytest.TempPathFactory
-) -> Callable[[str], Path]:
-    """Gives a bundled utterance as a 24 kHz WAV file, what the protocol's clients send."""
+) -> Callable[..., Path]:
+    """Gives bundled utterances as a 24 kHz WAV file, what the protocol's clients send.
+
+    Several are strung together with a pause between them.
+    """
     folder = tmp_path_factory.mktemp("speech")
 
-    def write(name: str) -> Path:
-        path = folder / f"{name}.wav"
+    def write(*names: str) -> Path:
+        path = folder / f"{'-'.join(names)}.wav"
         if not path.exists():
-            samples = resample(speech[name].samples, 16_000, RATE)
-            with wave.open(str(path), "wb") as file:
-                file.setnchannels(1)
-                file.setsampwidth(2)
-                file.setframerate(RATE)
-                file.writeframes(np.round(np.clip(samples, -1, 1) * 32767).astype("<i2").tobytes())
+            pause = np.zeros(round(PAUSE_SECONDS * 16_000), dtype=np.float32)
+            pieces = [piece for name in names for piece in (speech[name].samples, pause)]
+            write_wav(path, np.concatenate(pieces[:-1]))
         return path
 
     return write
+
+
+def write_wav(path: Path, samples: NDArray[np.float32]) -> None:
+    """Write 16 kHz samples as the protocol has them."""
+    samples = resample(samples, 16_000, RATE)
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(RATE)
+        file.writeframes(np.round(np.clip(samples, -1, 1) * 32767).astype("<i2").tobytes())

@@ -28,12 +28,16 @@ async def formats(options: argparse.Namespace) -> dict[str, Any]:
         language="en",
         temperature=0,
     )
-    diarized = await create(
-        file=file,
-        model="gpt-4o-transcribe-diarize",
-        response_format="diarized_json",
-        chunking_strategy="auto",
-    )
+    try:
+        await create(
+            file=file,
+            model="gpt-4o-transcribe-diarize",
+            response_format="diarized_json",
+            chunking_strategy="auto",
+        )
+        refusal = ""
+    except openai.BadRequestError as error:
+        refusal = error.message
     return {
         "json": short.text,
         "usage": short.usage.model_dump() if short.usage else None,
@@ -42,7 +46,7 @@ async def formats(options: argparse.Namespace) -> dict[str, Any]:
         "srt": await create(file=file, model="whisper-1", response_format="srt"),
         "vtt": await create(file=file, model="whisper-1", response_format="vtt"),
         "verbose_json": verbose.model_dump(),
-        "diarized_json": diarized.model_dump(),
+        "diarized_json": refusal,
     }
 
 
