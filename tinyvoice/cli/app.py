@@ -34,6 +34,7 @@ BUILT_IN = {
     "demo": "tinyvoice.cli.demo:app",
     "bench": "tinyvoice.cli.bench:app",
     "models": "tinyvoice.cli.models:app",
+    "serve": "tinyvoice.cli.serve:app",
     "doctor": "tinyvoice.cli.doctor:app",
 }
 

@@ -16,12 +16,9 @@ from starlette.middleware.cors import CORSMiddleware
 
 from tinyvoice import __version__
 from tinyvoice.engine import EngineSettings, StreamingEngine
-from tinyvoice.realtime.backends.interface import (
-    BackendEvent,
-    Finished,
-    Responder,
-    ResponseRequest,
-)
+from tinyvoice.model.modeling import ASRModel
+from tinyvoice.realtime.backends.interface import Responder
+from tinyvoice.realtime.backends.registry import build_responder
 from tinyvoice.server import health, websocket
 from tinyvoice.server.admission import SessionRegistry
 from tinyvoice.server.authentication import Authenticator, require_key
@@ -107,44 +104,33 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         await state.sessions.drain(0.0)
 
 
-def build_engine(settings: ServerSettings) -> StreamingEngine:
-    """The engine that the settings describe, not yet open: opening loads and warms the model."""
+def build_engine(settings: ServerSettings, model: ASRModel | None = None) -> StreamingEngine:
+    """The engine that the settings describe, not yet open.
+
+    Opening loads the model, unless it is given, and warms it, outside of the event loop.
+    """
+    loading = {} if model is not None else {"device": settings.device, "dtype": settings.dtype}
     return StreamingEngine(
-        settings.model,
+        model or settings.model,
         EngineSettings(
             max_streams=settings.max_sessions + settings.max_requests,
             max_batch=settings.max_batch,
             threads=settings.threads,
         ),
-        device=settings.device,
-        dtype=settings.dtype,
+        **loading,
     )
 
 
 @asynccontextmanager
-async def opened_responder(_settings: ServerSettings) -> AsyncIterator[Responder]:
+async def opened_responder(settings: ServerSettings) -> AsyncIterator[Responder]:
     """The responder that the settings describe, open.
 
     Raises:
         ConfigurationError, MissingExtraError, CheckpointError: it cannot work as configured.
     """
-    responder = _Silent()
+    responder = build_responder(settings.backends)
     await responder.open()
     try:
         yield responder
     finally:
         await responder.close()
-
-
-class _Silent:
-    """Answers nothing."""
-
-    async def open(self) -> None:
-        """Nothing to open."""
-
-    async def close(self) -> None:
-        """Nothing to close."""
-
-    async def respond(self, _request: ResponseRequest) -> AsyncIterator[BackendEvent]:
-        """Finish at once."""
-        yield Finished()

@@ -15,7 +15,6 @@ import asyncio
 import contextlib
 import json
 import logging
-import secrets
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from typing import Any, Protocol
@@ -41,6 +40,7 @@ from tinyvoice.realtime.backends.interface import (
     Responder,
     ResponseRequest,
 )
+from tinyvoice.realtime.identifiers import random_identifier
 from tinyvoice.realtime.session import RealtimeSession
 from tinyvoice.server import logs
 from tinyvoice.server.metrics import ServerMetrics
@@ -60,6 +60,8 @@ _INPUTS_AT_A_TIME = 16
 
 _BYTES_PER_SECOND = {"pcm16": 2, "mulaw": 1, "alaw": 1}
 _SILENCE = {"pcm16": b"\0", "mulaw": b"\xff", "alaw": b"\xd5"}
+
+_OUR_FAULT = "The server had an error, and the session cannot go on."
 
 EngineWork = (
     outputs.Feed
@@ -105,7 +107,7 @@ class RealtimeConnection:
         label: str = "websocket",
     ) -> None:
         self.session = session
-        self.id: str = str(session.describe().get("id") or f"sess_{secrets.token_hex(10)}")
+        self.id = session.id
         self.player = player
         self.close_code: int | None = None
         """Set when the session is over."""
@@ -153,7 +155,7 @@ class RealtimeConnection:
         with logs.about(self.id):
             logger.info("session opened", extra=labels)
             try:
-                self._begin(loop)
+                self._begin()
                 await self._over.wait()
             finally:
                 await self._end()
@@ -165,14 +167,11 @@ class RealtimeConnection:
                     extra={"code": self.close_code, "seconds": round(loop.time() - started, 1)},
                 )
 
-    def _begin(self, loop: asyncio.AbstractEventLoop) -> None:
+    def _begin(self) -> None:
         self._spawn(self._work_for_engine(), "engine")
         self._spawn(self._listen(), "events")
         for outbox in self._outboxes:
             self._write(outbox)
-        self._timers["tinyvoice.expire"] = loop.call_later(
-            self._settings.session_seconds, self._tell, self.session.expire
-        )
         self._watch_idleness()
         self._tell(self.session.open)
 
@@ -232,7 +231,7 @@ class RealtimeConnection:
         self._write(outbox)
         created = {
             "type": "session.created",
-            "event_id": f"event_{secrets.token_hex(10)}",
+            "event_id": random_identifier("event"),
             "session": self.session.describe(),
         }
         outbox.put(_encoded(created))
@@ -334,8 +333,8 @@ class RealtimeConnection:
         if self.close_code is not None:
             return
         try:
-            reported = error if isinstance(error, Exception) else RuntimeError(str(error))
-            self.session.fail(reported)
+            told = error if isinstance(error, TinyvoiceError) else RuntimeError(_OUR_FAULT)
+            self.session.fail(told)
             self._carry_out()
         except Exception:
             logger.exception("the session cannot even fail")

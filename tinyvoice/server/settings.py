@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_origin
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, EnvSettingsSource, NoDecode, SettingsConfigDict
 
 from tinyvoice.errors import ConfigurationError
+from tinyvoice.realtime.backends.registry import BackendSettings
 
 ENVIRONMENT_PREFIX = "TINYVOICE_"
 
@@ -33,23 +35,66 @@ class ServerSettings(BaseSettings):
     """
 
     model_config = SettingsConfigDict(
-        env_prefix=ENVIRONMENT_PREFIX, extra="forbid", frozen=True, validate_default=True
+        env_prefix=ENVIRONMENT_PREFIX,
+        extra="forbid",
+        frozen=True,
+        validate_default=True,
+        # The texts below the settings are what `tinyvoice serve --help` says of them.
+        use_attribute_docstrings=True,
     )
 
     host: str = Field(default="127.0.0.1", min_length=1)
+    """Address to listen on."""
     port: int = Field(default=8000, ge=0, le=65_535)
-    """0 takes a free one."""
+    """Port to listen on; 0 takes a free one."""
 
     # --- speech recognition -----------------------------------------------------------------------
 
     model: str = Field(default="embedded", min_length=1)
-    """``embedded``, a folder, or a Hugging Face id."""
+    """Model: 'embedded', a folder, or a Hugging Face id."""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    """Where the model runs."""
     dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
+    """What the model computes in; auto suits the device."""
     threads: int | None = Field(default=None, ge=1, le=1_024)
-    """CPU threads of the model; None chooses by its size."""
+    """CPU threads of the model; chosen by its size."""
     max_batch: int = Field(default=32, ge=1, le=4_096)
     """Streams that one pass of the model takes."""
+
+    # --- answers in conversations -----------------------------------------------------------------
+
+    llm: str = "echo"
+    """Language model: 'echo' (built in, no model), 'openai' (any server of OpenAI's chat
+    completions) or 'local' (run here)."""
+    llm_url: str = ""
+    """Base address of the language model's server; OpenAI's own if not given."""
+    llm_model: str = ""
+    """Name of the language model at its server; a folder or Hugging Face id for 'local'."""
+    llm_key: SecretStr = SecretStr("")
+    """Key for the language model's server; OPENAI_API_KEY if not given."""
+    llm_temperature: float | None = None
+    """Temperature of the language model, 0 to 2."""
+    llm_device: str = "auto"
+    """Where the language model 'local' runs."""
+    llm_timeout_s: float = 30.0
+    """Longest wait in seconds for the next part of an answer."""
+    tts: str = "espeak"
+    """Voice: 'espeak', 'openai' (any server of OpenAI's speech endpoint), 'piper' (a neural voice
+    run here) or 'none'."""
+    tts_url: str = ""
+    """Base address of the voice's server; OpenAI's own if not given."""
+    tts_model: str = ""
+    """Name of the voice's model at its server; an .onnx file or a folder of them for 'piper'."""
+    tts_key: SecretStr = SecretStr("")
+    """Key for the voice's server; OPENAI_API_KEY if not given."""
+    tts_voice: str = ""
+    """Voice that speaks, whatever clients ask for."""
+    tts_timeout_s: float = 15.0
+    """Longest wait in seconds for the next part of a clause's sound."""
+    connect_timeout_s: float = 5.0
+    """Longest wait in seconds for a connection to the server of language model or voice."""
+    espeak_processes: int = 2
+    """Texts that eSpeak NG speaks at the same time."""
 
     # --- who may come in --------------------------------------------------------------------------
 
@@ -64,8 +109,12 @@ class ServerSettings(BaseSettings):
     allowed_origins: Annotated[tuple[str, ...], NoDecode] = ("*",)
     """Origins of web pages that may use the server."""
     tls_cert: Path | None = None
+    """Certificate for HTTPS and WSS, a PEM file with its whole chain."""
     tls_key: Path | None = None
+    """Private key of the certificate, a PEM file without a password."""
     tls_self_signed: bool = False
+    """Speak HTTPS and WSS with a certificate made for this run; clients are to be told to trust
+    it."""
 
     # --- limits -----------------------------------------------------------------------------------
 
@@ -92,7 +141,9 @@ class ServerSettings(BaseSettings):
     send_timeout_seconds: float = Field(default=30.0, gt=0, le=3_600)
     """A client that takes nothing for so long is disconnected."""
     ping_interval_seconds: float = Field(default=20.0, gt=0, le=3_600)
+    """Time between two pings of a WebSocket."""
     ping_timeout_seconds: float = Field(default=20.0, gt=0, le=3_600)
+    """A WebSocket client that answers no ping for so long is disconnected."""
     drain_seconds: float = Field(default=30.0, ge=0, le=3_600)
     """How long sessions may finish their turns when the server is told to stop."""
     client_secret_seconds: int = Field(default=600, ge=10, le=7_200)
@@ -118,7 +169,9 @@ class ServerSettings(BaseSettings):
     # --- what is logged ---------------------------------------------------------------------------
 
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+    """What is worth a line."""
     log_format: Literal["text", "json"] = "text"
+    """Lines for people, or a JSON object a line."""
     log_content: bool = False
     """Log what is said and written, too."""
 
@@ -167,6 +220,19 @@ class ServerSettings(BaseSettings):
         if self.api_key_file is not None:
             keys += _read_keys(self.api_key_file)
         return tuple(dict.fromkeys(keys))
+
+    @property
+    def backends(self) -> BackendSettings:
+        """The part that is about language model and voice.
+
+        Raises:
+            ConfigurationError: there is no such backend, or a value is out of range.
+        """
+        values: dict[str, Any] = {}
+        for field in fields(BackendSettings):
+            value = getattr(self, field.name)
+            values[field.name] = value.get_secret_value() if isinstance(value, SecretStr) else value
+        return BackendSettings(**values)
 
     @property
     def is_loopback(self) -> bool:
@@ -256,9 +322,3 @@ def _sentence(
     else:
         where = ENVIRONMENT_PREFIX + name.upper()
     return ConfigurationError(f"{where} cannot be used: {reason}.", key=name)
-
-
-def is_list(name: str) -> bool:
-    """Whether a setting holds several values."""
-    annotation = ServerSettings.model_fields[name].annotation
-    return get_origin(annotation) is tuple

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import secrets
+import time
 from typing import Any
 
 from fastapi import APIRouter
@@ -19,6 +19,8 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from tinyvoice.engine import EngineError, EngineFullError, EngineOverloadedError
 from tinyvoice.errors import TinyvoiceError
+from tinyvoice.realtime.configuration import DEFAULT_MODEL
+from tinyvoice.realtime.identifiers import random_identifier
 from tinyvoice.realtime.limits import SessionLimits
 from tinyvoice.realtime.session import RealtimeSession
 from tinyvoice.server import logs
@@ -43,8 +45,6 @@ router = APIRouter()
 TRY_AGAIN_LATER = 1013
 INVALID_KEY = 3000
 """Close codes: of RFC 6455's registry, and OpenAI's own."""
-
-DEFAULT_MODEL = "tinyvoice"
 
 _LONGEST_REASON = 123
 """Bytes of a close frame's reason (RFC 6455 §5.5)."""
@@ -212,6 +212,7 @@ def _session(websocket: WebSocket, identity: Identity) -> RealtimeSession:
         dialect="beta" if beta else "ga",
         configuration=configuration,
         limits=session_limits(websocket.app.state.settings),
+        now=time.time(),
     )
 
 
@@ -242,7 +243,7 @@ async def _turn_away(websocket: WebSocket, error: ApiError, code: int, reason: s
     """Accept, say why not, and close."""
     event = {
         "type": "error",
-        "event_id": f"event_{secrets.token_hex(10)}",
+        "event_id": random_identifier("event"),
         "error": {**error.body["error"], "event_id": None},
     }
     try:
