@@ -55,15 +55,23 @@ def places_of(app: Any) -> RequestPlaces:
     return places
 
 
+def refuse_when_stopping(app: Any) -> None:
+    """Refuse a request when the server is about to stop.
+
+    Raises:
+        ApiError: 503 with ``retry-after``.
+    """
+    if app.state.sessions.draining:
+        raise overloaded("The server is shutting down: try another one.", RETRY_AFTER_S)
+
+
 def refuse_when_busy(app: Any) -> None:
     """Refuse a request that would be in the way of live sessions.
 
     Raises:
         ApiError: 503 with ``retry-after``: the server is stopping, loading, or falls behind.
     """
-    sessions = getattr(app.state, "sessions", None)
-    if sessions is not None and sessions.draining:
-        raise overloaded("The server is shutting down: try another one.", RETRY_AFTER_S)
+    refuse_when_stopping(app)
     if not app.state.engine.ready:
         raise overloaded("The model is being loaded: try again in some seconds.", RETRY_AFTER_S)
     if app.state.engine.overloaded:
