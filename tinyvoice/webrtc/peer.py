@@ -128,6 +128,11 @@ class Peer:
         return self._connected and self._closing is None
 
     @property
+    def has_channel(self) -> bool:
+        """Whether the caller has offered a data channel."""
+        return self._expects_channel
+
+    @property
     def longest_message(self) -> int:
         """Bytes of the longest message that the caller takes."""
         return self._remote_message_bytes
@@ -180,19 +185,26 @@ class Peer:
                 limit=self._remote_message_bytes,
             )
         if channel.bufferedAmount + size > self.settings.unread_bytes:
-            self._end("the caller does not read")
+            self.end("the caller does not read")
             raise PeerClosedError("The caller does not read the data channel: the call is closed.")
         channel.send(text)
 
     async def close(self, reason: str = "closed here") -> None:
         """End the call and give everything back; safe to call again."""
-        self._end(reason)
+        self.end(reason)
         assert self._closing is not None
         await asyncio.shield(self._closing)
 
-    async def drain_messages(self) -> None:
-        """Wait until what has been sent has left, or the call is over."""
-        while self._closing is None and self._channel and self._channel.bufferedAmount:
+    def end(self, reason: str) -> None:
+        """End the call without waiting for it; `closed` says when it is over."""
+        if self._closing is None:
+            self._closing = self._loop.create_task(self._close(reason))
+
+    async def room(self, waiting: int) -> None:
+        """Return when no more than so many bytes of messages wait to leave, or the call is over."""
+        while self._closing is None and self._channel is not None:
+            if self._channel.readyState != "open" or self._channel.bufferedAmount <= waiting:
+                return
             await asyncio.sleep(_TICK_S)
 
     async def _negotiate(self, text: str) -> str:
@@ -296,16 +308,16 @@ class Peer:
         if state == "connected":
             self._connected = True
         elif state == "failed":
-            self._end("the connection failed")
+            self.end("the connection failed")
         elif state == "closed":
-            self._end("the caller hung up")
+            self.end("the caller hung up")
 
     def _channel_offered(self, channel: RTCDataChannel) -> None:
         if channel.label != self._label or self._channel is not None:
             return
         self._channel = channel
         channel.on("message", self._message_received)
-        channel.on("close", lambda: self._end("the caller hung up"))
+        channel.on("close", lambda: self.end("the caller hung up"))
         self._handler.channel_opened()
 
     def _message_received(self, message: str | bytes) -> None:
@@ -326,7 +338,7 @@ class Peer:
                 self._hand_over(self._incoming.elapse(now))
             reason = self._trouble(now)
             if reason is not None:
-                self._end(reason)
+                self.end(reason)
                 return
 
     def _trouble(self, now: float) -> str | None:
@@ -340,10 +352,6 @@ class Peer:
         if sctp is not None and sctp._advertised_rwnd < 0:
             return "the caller sent more data than it may"
         return None
-
-    def _end(self, reason: str) -> None:
-        if self._closing is None:
-            self._closing = self._loop.create_task(self._close(reason))
 
     async def _close(self, reason: str) -> None:
         logger.debug("call ends: %s", reason)
