@@ -33,9 +33,12 @@ class BackendSettings:
     llm_model: str = ""
     """Name of the model at the server; a folder or Hub id for ``local`` (default Qwen3-0.6B)."""
     llm_key: str = field(default="", repr=False)
-    """Key for the server; "" takes ``OPENAI_API_KEY`` from the environment, or sends none."""
+    """Key for the server; "" takes ``OPENAI_API_KEY`` for OpenAI itself; other servers get none."""
     llm_temperature: float | None = None
     """0 to 2; None leaves it to the server, and is greedy for ``local``."""
+    llm_max_tokens: int | None = None
+    """Longest answer in tokens where a client sets no limit; None leaves it to the server, and is
+    1024 for ``local``."""
     llm_device: str = "auto"
     """Where ``local`` runs: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``."""
     llm_timeout_s: float = 30.0
@@ -51,7 +54,7 @@ class BackendSettings:
     """Name of the model at the server; for ``piper`` a voice's ``.onnx`` file, or a folder of such
     files."""
     tts_key: str = field(default="", repr=False)
-    """Key for the voice's server; "" takes ``OPENAI_API_KEY``, or sends none."""
+    """Key for the voice's server; as ``llm_key``."""
     tts_voice: str = ""
     """The voice that speaks, whatever clients ask for; "" follows them."""
     tts_timeout_s: float = 15.0
@@ -67,6 +70,8 @@ class BackendSettings:
                 raise ConfigurationError(f"{name} lies between 0 and 3600 seconds.", key=name)
         if self.llm_temperature is not None and not 0 <= self.llm_temperature <= 2:
             raise ConfigurationError("llm_temperature lies between 0 and 2.", key="llm_temperature")
+        if self.llm_max_tokens is not None and self.llm_max_tokens < 1:
+            raise ConfigurationError("llm_max_tokens is at least 1.", key="llm_max_tokens")
         if self.espeak_processes < 1:
             raise ConfigurationError("espeak_processes is at least 1.", key="espeak_processes")
 
@@ -90,6 +95,18 @@ def build_language_model(settings: BackendSettings) -> LanguageModel:
         from tinyvoice.realtime.backends.echo import EchoModel
 
         return EchoModel()
+    if settings.llm == "openai":
+        from tinyvoice.realtime.backends.openai_chat import OpenAIChatModel
+
+        return OpenAIChatModel(
+            settings.llm_url,
+            settings.llm_model,
+            settings.llm_key,
+            temperature=settings.llm_temperature,
+            max_tokens=settings.llm_max_tokens,
+            timeout_s=settings.llm_timeout_s,
+            connect_timeout_s=settings.connect_timeout_s,
+        )
     raise ConfigurationError(f"The language model {settings.llm!r} is not there yet.", key="llm")
 
 
@@ -101,6 +118,16 @@ def build_voice(settings: BackendSettings) -> Voice | None:
         from tinyvoice.realtime.backends.espeak import EspeakVoice
 
         return EspeakVoice(settings.espeak_processes)
+    if settings.tts == "openai":
+        from tinyvoice.realtime.backends.openai_speech import OpenAISpeechVoice
+
+        return OpenAISpeechVoice(
+            settings.tts_url,
+            settings.tts_model,
+            settings.tts_key,
+            timeout_s=settings.tts_timeout_s,
+            connect_timeout_s=settings.connect_timeout_s,
+        )
     raise ConfigurationError(f"The voice {settings.tts!r} is not there yet.", key="tts")
 
 
