@@ -11,7 +11,7 @@ import io
 import struct
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, cast
 
 import numpy as np
 
@@ -144,9 +144,9 @@ class Compressed:
     def __init__(self, codec: Codec) -> None:
         import av
 
-        self._av: Any = av
+        self._av = cast(Any, av)
         self._sink = _Sink()
-        self._container: Any = av.open(
+        self._container = self._av.open(
             self._sink,
             "w",
             format=codec.container,
@@ -156,7 +156,7 @@ class Compressed:
             codec.encoder, rate=codec.rate, layout="mono", options=dict(codec.encoder_options)
         )
         self._track.bit_rate = codec.bit_rate
-        self._resampler = av.AudioResampler(
+        self._resampler = self._av.AudioResampler(
             format=self._track.format, layout="mono", rate=codec.rate
         )
 
