@@ -74,6 +74,8 @@ class ServerSettings(BaseSettings):
     """Key for the language model's server; OPENAI_API_KEY if not given."""
     llm_temperature: float | None = None
     """Temperature of the language model, 0 to 2."""
+    llm_max_tokens: int | None = None
+    """Longest answer in tokens where a client sets no limit."""
     llm_device: str = "auto"
     """Where the language model 'local' runs."""
     llm_timeout_s: float = 30.0
