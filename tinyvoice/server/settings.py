@@ -76,6 +76,8 @@ class ServerSettings(BaseSettings):
     """Temperature of the language model, 0 to 2."""
     llm_max_tokens: int | None = None
     """Longest answer in tokens where a client sets no limit."""
+    llm_max_tokens: int | None = None
+    """Longest answer in tokens, beside what a client asks for."""
     llm_device: str = "auto"
     """Where the language model 'local' runs."""
     llm_timeout_s: float = 30.0
