@@ -290,7 +290,9 @@ class InputTurns:
         if turn is None:
             return
         self._queue.remove(turn)
-        self._dead.update(turn.pieces)
+        for number in turn.pieces:
+            self._turn_of.pop(number, None)
+            self._dead.add(number)
         self._outbox.put(CancelTimer(STALL))
         self._listener.turn_dropped()
 
