@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import StreamingResponse
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 Result = TypeVar("Result")
 
@@ -49,17 +49,19 @@ class StreamedAnswer(StreamingResponse):
     """An answer whose parts are still being made.
 
     ``parts`` is closed, and what it was made to `own` is given back, at the end: when all is sent,
-    when the client goes away, and when sending fails.
+    when the client goes away, when sending fails, and when the client has taken nothing for
+    ``patience_s`` seconds.
     """
 
     def __init__(
         self,
         parts: AsyncGenerator[bytes, None],
         media_type: str,
+        patience_s: float,
         headers: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(parts, media_type=media_type, headers=headers)
-        self._parts = parts
+        self._parts, self._patience_s = parts, patience_s
         self._resources = AsyncExitStack()
 
     def own(self, resources: AsyncExitStack) -> None:
@@ -67,10 +69,15 @@ class StreamedAnswer(StreamingResponse):
         self._resources = resources
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send the answer."""
+        """Send the answer; raises `TimeoutError` for a client that does not take it."""
+
+        async def send_in_time(message: Message) -> None:
+            async with asyncio.timeout(self._patience_s):
+                await send(message)
+
         async with self._resources:
             try:
-                await super().__call__(scope, receive, send)
+                await super().__call__(scope, receive, send_in_time)
             finally:
                 await self._parts.aclose()
 

@@ -134,6 +134,8 @@ class ServerSettings(BaseSettings):
     """Longest recording that is transcribed over HTTP; an hour takes 230 MB while it is heard."""
     max_files_at_once: int = Field(default=2, ge=1, le=1_024)
     """Recordings heard at once beside the live sessions; others wait."""
+    upload_seconds: float = Field(300.0, gt=0, le=24 * 3_600)
+    """How long the upload of a recording may take."""
     max_speech_characters: int = Field(default=4_096, ge=1, le=1_000_000)
     """Longest text of a speech request."""
     session_seconds: float = Field(default=3_600.0, gt=0, le=7 * 86_400)

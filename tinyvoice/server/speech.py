@@ -91,9 +91,12 @@ async def _answer(app: Any, voice: Voice, wanted: SpeechRequest) -> StreamedAnsw
         raise ApiError(500, str(error), code="voice_failed") from error
     if first is None:
         raise _invalid("input", "there is nothing in it that can be spoken")
+    patience = app.state.settings.send_timeout_seconds
     if wanted.sse:
-        return StreamedAnswer(_events(app, first, sound), "text/event-stream", SSE_HEADERS)
-    return StreamedAnswer(_bytes(app, first, sound), CONTENT_TYPES[wanted.response_format])
+        parts = _events(app, first, sound)
+        return StreamedAnswer(parts, "text/event-stream", patience, SSE_HEADERS)
+    content_type = CONTENT_TYPES[wanted.response_format]
+    return StreamedAnswer(_bytes(app, first, sound), content_type, patience)
 
 
 async def _json(request: Request) -> Mapping[str, Any]:

@@ -56,8 +56,9 @@ async def create_transcription(request: Request) -> Response:
     async with AsyncExitStack() as stack:
         stack.enter_context(places_of(request.app).take())
         try:
+            limits = state.settings
             form = await stack.enter_async_context(
-                read_form(request, state.settings.max_upload_bytes)
+                read_form(request, limits.max_upload_bytes, limits.upload_seconds)
             )
             wanted = read_request(form)
             answer = await while_connected(request, _answer(request, wanted, stack))
@@ -100,7 +101,8 @@ async def _answer(
     await stream.open()
     if wanted.stream:
         parts = _events(request.app, stream, audio, wanted)
-        return StreamedAnswer(parts, "text/event-stream", SSE_HEADERS)
+        patience = state.settings.send_timeout_seconds
+        return StreamedAnswer(parts, "text/event-stream", patience, SSE_HEADERS)
     finals = await finals_of(state.engine, stream, audio)
     return _formatted(FileTranscript(finals, audio.duration), wanted)
 

@@ -6,6 +6,7 @@ ends it with 413. What the fields mean is not known here.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -23,12 +24,14 @@ FORM_BYTES = 1 << 16
 
 
 @asynccontextmanager
-async def read_form(request: Request, max_bytes: int) -> AsyncIterator[FormData]:
+async def read_form(
+    request: Request, max_bytes: int, max_seconds: float
+) -> AsyncIterator[FormData]:
     """The request's form; its files are closed when the block is left.
 
     Raises:
         ApiError: 400: it is no multipart form; 413: its files are larger than ``max_bytes``
-            together.
+            together; 408: it took longer than ``max_seconds`` to come in.
         ClientDisconnect: the client went away.
     """
     content_type = request.headers.get("content-type", "")
@@ -49,7 +52,16 @@ async def read_form(request: Request, max_bytes: int) -> AsyncIterator[FormData]
         max_fields=MOST_FIELDS,
     )
     try:
-        form = await parser.parse()
+        async with asyncio.timeout(max_seconds):
+            form = await parser.parse()
+    except TimeoutError:
+        raise ApiError(
+            408,
+            f"The upload took longer than {max_seconds:g} seconds: send a shorter or more "
+            "compressed recording.",
+            code="upload_timeout",
+            headers={"connection": "close"},
+        ) from None
     except MultiPartException as error:
         raise ApiError(
             400,
