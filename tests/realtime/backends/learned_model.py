@@ -7,6 +7,7 @@ makes the whole path real: template, prompt, generation, tags.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -36,7 +37,7 @@ ASKED = {
 }
 GREETING = "Hello, größe 🎉 to you."
 SUNNY = "It is sunny in Paris."
-LEARNED = [
+LEARNED: list[tuple[list[Any], list[Any] | None, str]] = [
     ([USER], None, GREETING),
     ([WEATHER], TOOLS, CALL),
     ([WEATHER, ASKED, {"role": "tool", "content": "sunny"}], TOOLS, SUNNY),
@@ -103,7 +104,7 @@ def write_model(folder: Path) -> Path:
 
 
 def _row(
-    words: PreTrainedTokenizerFast, messages: list[dict], tools: list[dict] | None, answer: str
+    words: PreTrainedTokenizerFast, messages: list[Any], tools: list[Any] | None, answer: str
 ) -> tuple[list[int], int]:
     """Token ids, and how many of them are the prompt's."""
     prompt = words.apply_chat_template(

@@ -69,7 +69,8 @@ def connect(
         max_retries=0,  # a talking user does not wait for a second try of unknown length
     )
     # The package imports its parts when they are first used, which takes a second or more.
-    assert client.chat.completions and client.audio.speech
+    assert client.chat.completions
+    assert client.audio.speech
     return client
 
 

@@ -107,7 +107,14 @@ def build_language_model(settings: BackendSettings) -> LanguageModel:
             timeout_s=settings.llm_timeout_s,
             connect_timeout_s=settings.connect_timeout_s,
         )
-    raise ConfigurationError(f"The language model {settings.llm!r} is not there yet.", key="llm")
+    from tinyvoice.realtime.backends.local import DEFAULT_MODEL, MAX_TOKENS, LocalModel
+
+    return LocalModel(
+        settings.llm_model or DEFAULT_MODEL,
+        device=settings.llm_device,
+        temperature=settings.llm_temperature,
+        max_tokens=settings.llm_max_tokens or MAX_TOKENS,
+    )
 
 
 def build_voice(settings: BackendSettings) -> Voice | None:
