@@ -75,8 +75,6 @@ class ServerSettings(BaseSettings):
     llm_temperature: float | None = None
     """Temperature of the language model, 0 to 2."""
     llm_max_tokens: int | None = None
-    """Longest answer in tokens where a client sets no limit."""
-    llm_max_tokens: int | None = None
     """Longest answer in tokens, beside what a client asks for."""
     llm_device: str = "auto"
     """Where the language model 'local' runs."""
@@ -134,7 +132,7 @@ class ServerSettings(BaseSettings):
     """Longest recording that is transcribed over HTTP; an hour takes 230 MB while it is heard."""
     max_files_at_once: int = Field(default=2, ge=1, le=1_024)
     """Recordings heard at once beside the live sessions; others wait."""
-    upload_seconds: float = Field(300.0, gt=0, le=24 * 3_600)
+    upload_seconds: float = Field(default=300.0, gt=0, le=24 * 3_600)
     """How long the upload of a recording may take."""
     max_speech_characters: int = Field(default=4_096, ge=1, le=1_000_000)
     """Longest text of a speech request."""
