@@ -2,26 +2,69 @@
 
 from __future__ import annotations
 
-import json
+import asyncio
 
+import pytest
 import websockets
+from openai import AsyncOpenAI
 
-from tests.server.conftest import RunningServer
-
-
-async def test_health(server: RunningServer) -> None:
-    import httpx2 as httpx
-
-    async with httpx.AsyncClient(base_url=server.url) as client:
-        assert (await client.get("/healthz")).json() == {"status": "ok"}
-        assert (await client.get("/readyz")).status_code == 200
-        assert b"tinyvoice_sessions" in (await client.get("/metrics")).content
-        missing = await client.get("/v1/live")
-        assert missing.status_code == 404
-        assert missing.json()["error"]["type"] == "invalid_request_error"
+from tests.server.conftest import RunningServer, appends, pcm24k
+from tests.server.realtime import connected
+from tinyvoice.benchmark.speech import Clip
+from tinyvoice.metrics import word_errors
 
 
-async def test_the_server_speaks_first(server: RunningServer) -> None:
-    async with websockets.connect(f"{server.websocket_url}/v1/realtime?model=m") as client:
-        event = json.loads(await client.recv())
-        assert event["type"] == "session.created"
+async def test_a_turn_is_transcribed(server: RunningServer, clips: list[Clip]) -> None:
+    clip = clips[0]
+    async with connected(server.websocket_url) as client:
+        await client.send(*appends(pcm24k(clip)))
+        done = await client.until("conversation.item.input_audio_transcription.completed")
+    errors = word_errors(clip.text or "", done["transcript"])
+    assert errors.edits <= 1, done["transcript"]
+    kinds = [event["type"].rpartition(".")[2] for event in client.events]
+    assert kinds[:2] == ["created", "speech_started"]
+    deltas = [event["delta"] for event in client.events if "delta" in event]
+    assert "".join(deltas) == done["transcript"]
+
+
+async def test_the_official_client_has_a_conversation(
+    server: RunningServer, clips: list[Clip]
+) -> None:
+    client = AsyncOpenAI(base_url=f"{server.url}/v1", api_key="any")
+    async with client.realtime.connect(model="m") as connection, asyncio.timeout(30):
+        async for event in connection:
+            if event.type == "session.created":
+                for append in appends(pcm24k(clips[1])):
+                    await connection.send(append)  # type: ignore[arg-type]
+            if event.type == "response.done":
+                break
+        assert event.response.status == "completed"
+        assert event.response.output
+
+
+async def test_the_server_answers_the_subprotocol_and_not_the_key(server: RunningServer) -> None:
+    offered = ["realtime", "openai-insecure-api-key.secret", "openai-agents-sdk.1"]
+    async with connected(server.websocket_url, subprotocols=offered) as client:
+        assert client.socket.subprotocol == "realtime"
+
+
+async def test_a_beta_client_is_spoken_to_in_beta(server: RunningServer) -> None:
+    headers = {"additional_headers": {"OpenAI-Beta": "realtime=v1"}}
+    url = f"{server.websocket_url}/v1/realtime?model=m"
+    async with websockets.connect(url, **headers) as socket:  # type: ignore[arg-type]
+        assert "modalities" in (await socket.recv())
+
+
+@pytest.mark.parametrize("path", ["/v1/realtime/translations", "/v1/live", "/"])
+async def test_there_is_no_other_websocket(server: RunningServer, path: str) -> None:
+    with pytest.raises(websockets.InvalidStatus) as raised:
+        await websockets.connect(server.websocket_url + path)
+    assert raised.value.response.status_code == 404
+    assert b"invalid_request_error" in (raised.value.response.body or b"")
+
+
+async def test_a_call_that_does_not_exist_cannot_be_joined(server: RunningServer) -> None:
+    with pytest.raises(websockets.InvalidStatus) as raised:
+        async with connected(server.websocket_url, "call_id=rtc_none"):
+            pass
+    assert raised.value.response.status_code == 404

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import logging
 import signal
+import threading
 from collections.abc import Awaitable, Callable, Iterator
 from types import FrameType
 from typing import Any
@@ -110,19 +111,18 @@ class Server(uvicorn.Server):
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         """Take the signals that end a server, where that is possible (the main thread)."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
         loop = asyncio.get_running_loop()
 
         def handle(number: int, _frame: FrameType | None) -> None:
             self.interrupted |= number == signal.SIGINT
             loop.call_soon_threadsafe(self.stop)
 
-        try:
-            before = {
-                number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)
-            }
-        except ValueError:  # not the main thread
-            yield
-            return
+        before = {
+            number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)
+        }
         try:
             yield
         finally:
