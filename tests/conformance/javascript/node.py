@@ -56,7 +56,7 @@ async def run_script(script: str, *, seconds: float = LONGEST_SECONDS, **setting
         async with asyncio.timeout(seconds):
             output, errors = await process.communicate()
     except TimeoutError:
-        process.kill()
+        process.terminate()  # and not kill: it closes its browser first
         output, errors = await process.communicate()
         raise ScriptError(f"{story} took too long:\n{errors.decode()[-6000:]}") from None
     if process.returncode != 0:

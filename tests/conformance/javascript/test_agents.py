@@ -11,6 +11,8 @@ from tests.conformance.recording import Recorder
 from tinyvoice.benchmark.speech import Clip
 
 GREETING, QUESTION, INTERRUPTION, SUM = "05", "13", "08", "04"
+STORY = "There was a server in a little house, and it spoke at length. " * 40
+"""Its answer is two minutes of speech, which is still being made when it is interrupted."""
 
 
 def spoken(item: dict[str, Any]) -> str:
@@ -27,6 +29,7 @@ async def test_conversation(recorder: Recorder, played: Recording, speech: dict[
         question=played(QUESTION),
         interruption=played(INTERRUPTION, before=1.0),
         sum=played(SUM),
+        story=STORY,
         speed=4,
     )
     assert report["errors"] == []
@@ -35,14 +38,14 @@ async def test_conversation(recorder: Recorder, played: Recording, speech: dict[
 
     history = report["history"]
     said = [spoken(item) for item in history if item.get("role") == "user"]
-    assert len(said) == 5
+    assert len(said) == 6
     for name, transcript in zip((GREETING, QUESTION, INTERRUPTION, SUM), said[:4], strict=True):
         assert word_error(speech[name].text or "", transcript) <= 0.25
     assert said[4] == "good night"
 
     answers = [item for item in history if item.get("role") == "assistant"]
     assert spoken(answers[0]) == f"You said: {said[0]}."
-    assert spoken(answers[-1]) == "You said: good night."
+    assert spoken(answers[-2]) == "You said: good night."
 
     assert report["interruptions"] >= 1
     (cut,) = [item for item in answers if item["itemId"] == report["interrupted"]]
@@ -55,3 +58,9 @@ async def test_conversation(recorder: Recorder, played: Recording, speech: dict[
     (call,) = [item for item in history if item["type"] == "function_call"]
     assert (call["status"], call["output"]) == ("completed", "203")
     assert "The result is: 203." in map(spoken, answers)
+
+    cancelled = report["cancelled"]
+    assert cancelled["status"] == "cancelled"
+    assert cancelled["status_details"] == {"type": "cancelled", "reason": "client_cancelled"}
+    assert cancelled["output"][0]["status"] == "incomplete"
+    assert len(spoken(answers[-1])) < len(STORY)

@@ -1,4 +1,4 @@
-// The agents SDK over WebSocket: spoken and written turns, a tool, an interruption.
+// The agents SDK over WebSocket: spoken and written turns, a tool, interruptions.
 
 import { OpenAIRealtimeWebSocket, RealtimeAgent, RealtimeSession, tool } from '@openai/agents-realtime';
 import { z } from 'zod';
@@ -8,7 +8,7 @@ import { Loudspeaker, Microphone, main } from './scenario.mjs';
 
 const COMPLETED = 'conversation.item.input_audio_transcription.completed';
 
-await main(async ({ url, apiKey, greeting, question, interruption, sum, speed }) => {
+await main(async ({ url, apiKey, greeting, question, interruption, sum, story, speed }) => {
   const log = new EventLog();
   const errors = [];
   const called = [];
@@ -86,6 +86,14 @@ await main(async ({ url, apiKey, greeting, question, interruption, sum, speed })
   session.sendMessage('good night');
   await answer;
 
+  // An answer that is cancelled while it is being made.
+  const cancelled = log.next('response.done');
+  const begun = log.next('response.output_audio.delta');
+  session.sendMessage(story);
+  await begun;
+  session.interrupt();
+  const { response } = await cancelled;
+
   await until('all that was said is in the history', () =>
     session.history.every(
       (item) =>
@@ -105,6 +113,7 @@ await main(async ({ url, apiKey, greeting, question, interruption, sum, speed })
     results,
     interruptions,
     interrupted,
+    cancelled: response,
     audioBytes: loudspeaker.bytes,
   };
 });

@@ -79,10 +79,8 @@ async function socket({ url, apiKey, recordingURL }) {
 
 /** The official client, which gets its key in the same way; the key brings the session's settings. */
 async function officialSocket({ baseURL, apiKey, recordingURL }) {
-  const [{ OpenAI }, { OpenAIRealtimeWebSocket }] = await Promise.all([
-    import('/npm/openai/index.mjs'),
-    import('/npm/openai/realtime/websocket.mjs'),
-  ]);
+  const { OpenAI } = await import('/npm/openai/index.mjs');
+  const { OpenAIRealtimeWebSocket } = await import('/npm/openai/realtime/websocket.mjs');
   const log = new EventLog();
   const errors = [];
   const realtime = new OpenAIRealtimeWebSocket(
