@@ -405,7 +405,7 @@ def flip_characters(chance: random.Random, event: dict[str, Any]) -> Mutation | 
 
 def odd_event_id(chance: random.Random, event: dict[str, Any]) -> Mutation | None:
     """An ``event_id`` that is none."""
-    wrong = chance.choice((3, [], {}, True, "", "e" * 5_000))
+    wrong: Any = chance.choice((3, [], {}, True, "", "e" * 5_000))
     return json.dumps(event | {"event_id": wrong}), None, "event_id"
 
 
@@ -433,7 +433,7 @@ MUTATIONS: tuple[Callable[[random.Random, dict[str, Any]], Mutation | None], ...
 # --- the run --------------------------------------------------------------------------------------
 
 
-class Fault(AssertionError):
+class FuzzError(AssertionError):
     """Something that must not be; says which session and which event."""
 
 
@@ -522,7 +522,7 @@ class Run:
         if event["type"] == "error":
             self.tally.errors[str(event["error"]["code"])] += 1
             if event["error"]["type"] == "server_error":
-                raise Fault(f"{self.seed}: {event}")
+                raise FuzzError(f"{self.seed}: {event}")
         elif event["type"] == "input_audio_buffer.committed":
             self.tally.turns += 1
         elif event["type"] == "response.done":
@@ -602,7 +602,7 @@ class Run:
         try:
             self.session.receive_text(text)
         except Exception as error:
-            raise Fault(where) from error
+            raise FuzzError(where) from error
         sent = self.carry_out()
         errors = [e["error"] for e in sent if e["type"] == "error"]
         if errors:
@@ -610,11 +610,11 @@ class Run:
             at = len(self.log) - len(sent) - 1
             self.log[at] = ("client", {"event_id": named(text)})
         if len(errors) > 1 or (code and len(errors) != 1):
-            raise Fault(f"{where}: {errors}")
+            raise FuzzError(f"{where}: {errors}")
         if errors and errors[0]["event_id"] != named(text):
-            raise Fault(f"{where}: the error names {errors[0]['event_id']}")
+            raise FuzzError(f"{where}: the error names {errors[0]['event_id']}")
         if code and (errors[0]["code"] != code or (param and errors[0]["param"] != param)):
-            raise Fault(f"{where}: {errors[0]}")
+            raise FuzzError(f"{where}: {errors[0]}")
 
     def finish(self) -> None:
         """Let all that was begun come to its end, and judge the whole."""
@@ -636,7 +636,7 @@ class Run:
         complete = not self.session.closed
         faults = check_session(self.log, complete=complete, immediate=True)
         if faults:
-            raise Fault(f"{self.seed}: {faults[:5]}")
+            raise FuzzError(f"{self.seed}: {faults[:5]}")
         self.tally.sessions += 1
 
 
@@ -679,7 +679,7 @@ def fuzz(events: int, seed: int, session_events: int = 250) -> Tally:
     """So many client events, in sessions of some hundreds.
 
     Raises:
-        Fault: something went wrong; its message begins with the seed of the session.
+        FuzzError: something went wrong; its message begins with the seed of the session.
     """
     tally, shapes = Tally(), set[Any]()
     while tally.client_events < events:
@@ -703,7 +703,7 @@ def main(arguments: list[str] | None = None) -> int:
     begin = time.perf_counter()
     try:
         tally = fuzz(options.events, options.seed)
-    except Fault as fault:
+    except FuzzError as fault:
         print(f"FAULT in {fault}")
         return 1
     seconds = time.perf_counter() - begin
