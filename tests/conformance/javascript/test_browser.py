@@ -9,6 +9,8 @@ from tests.conformance.serving import RunningServer
 from tinyvoice.benchmark.speech import Clip
 
 UTTERANCE = "13"
+STORY = "There was a server in a little house, and it spoke at length. " * 20
+"""Its answer takes a minute to say."""
 
 
 async def test_agents_call(
@@ -22,6 +24,7 @@ async def test_agents_call(
         baseURL=f"{server.url}/v1",
         apiKey=API_KEY,
         session={"type": "realtime", "model": "gpt-realtime", "instructions": instructions},
+        story=STORY,
         # The microphone begins to play when it is opened, which is before there is a connection.
         microphone=played(UTTERANCE, before=4.0, after=1.0, rate=48_000),
     )
@@ -39,17 +42,47 @@ async def test_agents_call(
     created = result["events"][kinds.index("session.created")]
     assert created["session"]["instructions"] == instructions, "the key carries its session"
 
-    levels = result["levels"]
-    assert levels["before"] < 0.001
-    assert levels["afterInterruption"] < 0.001
-    assert levels["loudest"] > 0.02
-    user, answer, _, last = [i for i in result["history"] if i["type"] == "message"]
-    assert user["content"][0]["transcript"] == result["transcript"]
-    whole = f"You said: {result['transcript']}."
-    heard = answer["content"][0]["transcript"]
+    assert result["silence"] < 0.001, "before anybody says anything"
+    question, answer, _, story = [i for i in result["history"] if i["type"] == "message"]
+    assert question["content"][0]["transcript"] == result["transcript"]
+    assert answer["content"][0]["transcript"] == f"You said: {result['transcript']}."
+    heard = story["content"][0]["transcript"]
+    assert f"You said: {STORY}".startswith(heard)
+    assert len(heard) < len(STORY) / 2, "the history must lack what was not heard"
+
+
+async def test_agents_call_that_is_interrupted(
+    secured: RunningServer, browser: str, played: Recording, speech: dict[str, Clip]
+) -> None:
+    names = (UTTERANCE, "08")
+    report = await run_script(
+        "browser",
+        scenario="interruptedCall",
+        browser=browser,
+        baseURL=f"{secured.url}/v1",
+        apiKey=API_KEY,
+        session={"type": "realtime"},
+        recordings=[played(name, rate=48_000) for name in names],
+    )
+    assert report["problems"] == []
+    result = report["result"]
+    assert result["errors"] == []
+    for name, transcript in zip(names, result["completed"], strict=True):
+        assert word_error(speech[name].text or "", transcript) <= 0.25
+    first, second, third = [item for item in result["history"] if item["role"] == "assistant"]
+    whole = f"You said: {result['completed'][0]}."
+    heard = first["content"][0]["transcript"]
     assert whole.startswith(heard)
-    assert heard != whole, "the history must lack what was not heard"
-    assert last["content"][0]["transcript"] == "You said: good night."
+    assert heard != whole
+    assert second["content"][0]["transcript"] == f"You said: {result['completed'][1]}."
+    assert third["content"][0]["transcript"]
+    assert result["unrecognised"] == []
+    assert validation_faults(result["events"], of_beta=False) == []
+
+    # The backend, which was there before anybody spoke, heard what the page heard.
+    kinds = [event["type"] for event in result["events"]]
+    spoken = result["events"][kinds.index("input_audio_buffer.speech_started") :]
+    assert [event for event in spoken if event not in report["overheard"]] == []
 
 
 async def test_agents_websocket(
@@ -62,7 +95,7 @@ async def test_agents_websocket(
         baseURL=f"{secured.url}/v1",
         apiKey=API_KEY,
         session={"type": "realtime"},
-        recording=played(UTTERANCE, after=6.0),
+        recordings=[played(UTTERANCE, after=6.0)],
     )
     assert report["problems"] == []
     result = report["result"]
@@ -87,7 +120,7 @@ async def test_official_client(
         baseURL=f"{secured.url}/v1",
         apiKey=API_KEY,
         session={"type": "transcription", "audio": {"input": settings}},
-        recording=played(UTTERANCE, after=1.5),
+        recordings=[played(UTTERANCE, after=1.5)],
     )
     assert report["problems"] == []
     result = report["result"]

@@ -8,8 +8,10 @@ import { createServer } from 'node:http';
 import { basename, extname } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import OpenAI from 'openai';
+import { OpenAIRealtimeWS } from 'openai/realtime/ws';
 import { chromium } from 'playwright-core';
 import { unrecognised } from './agents_events.mjs';
+import { EventLog } from './events.mjs';
 import { main } from './scenario.mjs';
 
 // Nobody vouches for the server with TLS.
@@ -18,16 +20,16 @@ process.env.NODE_TLS_REJECT_UNAUTHORIZED = '0';
 const TYPES = { '.html': 'text/html', '.js': 'text/javascript', '.mjs': 'text/javascript' };
 const local = (path) => fileURLToPath(new URL(path, import.meta.url));
 
-function file(path, recording) {
-  if (path === '/recording') return recording;
+function file(path, recordings) {
+  if (path.startsWith('/recordings/')) return recordings[basename(path)];
   if (path === '/events.mjs') return local('events.mjs');
   if (path.startsWith('/npm/')) return local(`../node_modules/${path.slice('/npm/'.length)}`);
   return local(`browser/${basename(path)}`);
 }
 
-async function serve(recording) {
+async function serve(recordings) {
   const server = createServer((request, response) => {
-    const path = file(request.url, recording);
+    const path = file(request.url, recordings);
     const stream = createReadStream(path);
     stream.on('error', () => response.writeHead(404).end());
     stream.on('open', () => {
@@ -46,9 +48,20 @@ async function ephemeralKey(baseURL, apiKey, session) {
   return client.realtime.clientSecrets.create({ expires_after, session });
 }
 
-await main(async ({ scenario, browser, baseURL, apiKey, key, session, microphone, recording }) => {
+/** A second connection to a call, as a backend has it: it hears everything, and may say something. */
+async function attach(baseURL, apiKey, callID, log) {
+  const realtime = new OpenAIRealtimeWS({ callID }, new OpenAI({ baseURL, apiKey }));
+  realtime.on('event', (event) => log.add(event));
+  realtime.on('error', (error) => log.add({ type: 'failure', message: error.message }));
+  await new Promise((resolve) => realtime.socket.on('open', resolve));
+  return realtime;
+}
+
+await main(async (settings) => {
+  const { scenario, browser, baseURL, apiKey, key, session, microphone, recordings, story } =
+    settings;
   const secret = key ? { value: key } : await ephemeralKey(baseURL, apiKey, session);
-  const { server, origin } = await serve(recording);
+  const { server, origin } = await serve(recordings);
   const chrome = await chromium.launch({
     executablePath: browser,
     args: [
@@ -66,6 +79,12 @@ await main(async ({ scenario, browser, baseURL, apiKey, key, session, microphone
   try {
     const page = await chrome.newPage();
     page.on('pageerror', (error) => problems.push(String(error)));
+    const overheard = new EventLog();
+    let sideband;
+    await page.exposeFunction('attachBackend', async (callId) => {
+      sideband = await attach(baseURL, apiKey, callId, overheard);
+    });
+    await page.exposeFunction('sendFromBackend', (event) => sideband.send(event));
     await page.goto(`${origin}/page.html`);
     await page.waitForFunction(() => window.scenarios);
     const result = await page.evaluate(
@@ -75,14 +94,22 @@ await main(async ({ scenario, browser, baseURL, apiKey, key, session, microphone
         {
           apiKey: secret.value,
           baseURL,
+          story,
           callsURL: `${baseURL}/realtime/calls`,
           url: `${baseURL.replace('http', 'ws')}/realtime?model=gpt-realtime`,
-          recordingURL: `${origin}/recording`,
+          recordings: (recordings ?? []).map((_, index) => `${origin}/recordings/${index}`),
         },
       ],
     );
+    if (sideband) {
+      const { event_id } = result.events.at(-1);
+      await overheard.next(result.events.at(-1).type, {
+        where: (event) => event.event_id === event_id,
+        after: 0,
+      });
+    }
     if (result?.events) result.unrecognised = unrecognised(result.events);
-    return { result, secret, problems };
+    return { result, secret, problems, overheard: overheard.events };
   } finally {
     await chrome.close();
     server.close();

@@ -19,13 +19,18 @@ export class LevelMeter {
     return Math.sqrt(power / this.#samples.length);
   }
 
-  /** The highest level over so many seconds. */
-  async highest(seconds) {
-    let highest = 0;
-    for (const end = performance.now() + seconds * 1000; performance.now() < end; ) {
-      highest = Math.max(highest, this.level);
-      await new Promise((resolve) => setTimeout(resolve, 20));
+  /**
+   * Until it has been below this level for half a second; pauses between words are shorter.
+   * Returns the milliseconds until it was.
+   */
+  async quiet(level, seconds = 20) {
+    const begin = performance.now();
+    let since = begin;
+    while (performance.now() - since < 500) {
+      if (performance.now() - begin > seconds * 1000) throw new Error(`loud for ${seconds} s`);
+      if (this.level > level) since = performance.now();
+      await new Promise((resolve) => setTimeout(resolve, 10));
     }
-    return highest;
+    return since - begin;
   }
 }

@@ -8,6 +8,7 @@ import {
 } from '/npm/@openai/agents-realtime/dist/bundle/openai-realtime-agents.mjs';
 import { EventLog, until } from './events.mjs';
 import { LevelMeter } from './level_meter.mjs';
+import { Mouth } from './mouth.mjs';
 
 const COMPLETED = 'conversation.item.input_audio_transcription.completed';
 const LOUD = 0.02; // of full scale: speech is well above, silence well below
@@ -25,43 +26,80 @@ function open(transport) {
 }
 
 /** A call; the browser's microphone says something by itself soon after it is opened. */
-async function call({ callsURL, apiKey }) {
+async function call({ callsURL, apiKey, story }) {
   const audioElement = document.body.appendChild(document.createElement('audio'));
   const transport = new OpenAIRealtimeWebRTC({ baseUrl: callsURL, audioElement });
   const { session, log, errors } = open(transport);
   await session.connect({ apiKey });
   const { callId } = transport;
   const meter = new LevelMeter(audioElement.srcObject);
-  const before = meter.level;
+  const silence = meter.level;
 
-  // What is said is written down and answered, and the answer is heard.
+  // What is said is written down and answered, and the answer is heard to its end.
   const { transcript } = await log.next(COMPLETED, { after: 0 });
-  await log.next('output_audio_buffer.started', { after: 0 });
   await until('the answer is heard', () => meter.level > LOUD);
+  await log.next('output_audio_buffer.stopped', { after: 0 });
+  await meter.quiet(QUIET);
 
-  // The answer stops when it is interrupted, and stays so.
+  // An answer that would go on for a minute stops when it is interrupted.
+  session.sendMessage(story);
+  await until('the story is heard', () => meter.level > LOUD);
   const cleared = log.next('output_audio_buffer.cleared');
+  const truncated = log.next('conversation.item.retrieved');
   session.interrupt();
-  await cleared;
-  await until('the answer has stopped', () => meter.level < QUIET);
-  const afterInterruption = await meter.highest(1);
-
-  // A written turn is answered to its end.
-  const done = log.next('response.done', { where: (e) => e.response.status === 'completed' });
-  const stopped = log.next('output_audio_buffer.stopped');
-  session.sendMessage('good night');
-  const loudest = await meter.highest(1);
-  await Promise.all([done, stopped]);
-  await until('the answer is over', () => meter.level < QUIET);
+  const loudForMs = await meter.quiet(QUIET);
+  await Promise.all([cleared, truncated]);
 
   const { history } = session;
   session.close();
-  const levels = { before, afterInterruption, loudest };
-  return { events: log.events, errors, callId, transcript, levels, history };
+  return { events: log.events, errors, callId, transcript, silence, loudForMs, history };
+}
+
+/** A call whose answer is talked over, and to which a backend is attached. */
+async function interruptedCall({ callsURL, apiKey, recordings: [question, interruption] }) {
+  const mouth = new Mouth();
+  const audioElement = document.body.appendChild(document.createElement('audio'));
+  const transport = new OpenAIRealtimeWebRTC({
+    baseUrl: callsURL,
+    audioElement,
+    mediaStream: mouth.stream,
+  });
+  const { session, log, errors } = open(transport);
+  let interruptions = 0;
+  session.on('audio_interrupted', () => (interruptions += 1));
+  await session.connect({ apiKey });
+  await window.attachBackend(transport.callId);
+  const meter = new LevelMeter(audioElement.srcObject);
+  const completed = [];
+
+  let transcription = log.next(COMPLETED);
+  await mouth.say(question);
+  completed.push((await transcription).transcript);
+  await until('the answer is heard', () => meter.level > LOUD);
+  const cleared = log.next('output_audio_buffer.cleared');
+  const truncated = log.next('conversation.item.truncated');
+  transcription = log.next(COMPLETED);
+  const stopped = log.next('output_audio_buffer.stopped');
+  const talking = mouth.say(interruption);
+  await cleared;
+  await Promise.all([truncated, talking]);
+  completed.push((await transcription).transcript);
+  await until('the second answer is heard', () => meter.level > LOUD);
+  await stopped;
+
+  // The backend asks for an answer of its own.
+  const more = log.next('output_audio_buffer.stopped');
+  const response = { instructions: 'Say good bye.' };
+  await window.sendFromBackend({ type: 'response.create', response });
+  await until('the backend makes it speak', () => meter.level > LOUD);
+  await more;
+  session.close();
+  const { history } = session;
+  return { events: log.events, errors, completed, interruptions, history };
 }
 
 /** A WebSocket, which gets its key as a subprotocol: a page cannot set headers. */
-async function socket({ url, apiKey, recordingURL }) {
+async function socket({ url, apiKey, recordings: [recording] }) {
   const transport = new OpenAIRealtimeWebSocket({ url });
   const { session, log, errors } = open(transport);
   let audioBytes = 0;
@@ -70,7 +108,7 @@ async function socket({ url, apiKey, recordingURL }) {
   const { protocol } = transport.connectionState.websocket;
 
   const answered = log.next('response.done');
-  session.sendAudio(await (await fetch(recordingURL)).arrayBuffer());
+  session.sendAudio(await (await fetch(recording)).arrayBuffer());
   const { response } = await answered;
   const { transcript } = await log.next(COMPLETED, { after: 0 });
   session.close();
@@ -78,7 +116,7 @@ async function socket({ url, apiKey, recordingURL }) {
 }
 
 /** The official client, which gets its key in the same way; the key brings the session's settings. */
-async function officialSocket({ baseURL, apiKey, recordingURL }) {
+async function officialSocket({ baseURL, apiKey, recordings: [recording] }) {
   const { OpenAI } = await import('/npm/openai/index.mjs');
   const { OpenAIRealtimeWebSocket } = await import('/npm/openai/realtime/websocket.mjs');
   const log = new EventLog();
@@ -90,9 +128,9 @@ async function officialSocket({ baseURL, apiKey, recordingURL }) {
   realtime.on('event', (event) => log.add(event));
   realtime.on('error', (error) => errors.push(error.message));
   await log.next('session.created', { after: 0 });
-  const recording = new Uint8Array(await (await fetch(recordingURL)).arrayBuffer());
-  for (let at = 0; at < recording.length; at += CHUNK_BYTES) {
-    const bytes = String.fromCharCode(...recording.subarray(at, at + CHUNK_BYTES));
+  const pcm = new Uint8Array(await (await fetch(recording)).arrayBuffer());
+  for (let at = 0; at < pcm.length; at += CHUNK_BYTES) {
+    const bytes = String.fromCharCode(...pcm.subarray(at, at + CHUNK_BYTES));
     realtime.send({ type: 'input_audio_buffer.append', audio: btoa(bytes) });
   }
   const { transcript } = await log.next(COMPLETED, { after: 0 });
@@ -109,4 +147,4 @@ async function refusal({ callsURL, apiKey }) {
   );
 }
 
-window.scenarios = { call, socket, officialSocket, refusal };
+window.scenarios = { call, interruptedCall, socket, officialSocket, refusal };
