@@ -70,6 +70,9 @@ class GrowingBufferRunner(ModelRunner):
         detector = UtteranceDetector(settings, self.settings.max_utterance_s)
         return LiveStream(settings, detector, self.vad.new_state(), slot=None)
 
+    def adopt(self, stream: LiveStream) -> None:
+        """Nothing to do: a stream has nothing here."""
+
     def forget_hypothesis(self, stream: LiveStream) -> None:
         """Drop what has been understood of an utterance."""
         stream.hypothesis = None

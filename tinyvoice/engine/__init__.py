@@ -4,6 +4,7 @@ from tinyvoice.engine.engine import StreamingEngine
 from tinyvoice.engine.errors import (
     EngineClosedError,
     EngineError,
+    EngineFailedError,
     EngineFullError,
     EngineOverloadedError,
     StreamClosedError,
@@ -27,6 +28,7 @@ from tinyvoice.engine.stream import Stream
 __all__ = [
     "EngineClosedError",
     "EngineError",
+    "EngineFailedError",
     "EngineFullError",
     "EngineOverloadedError",
     "EngineSettings",

@@ -7,8 +7,8 @@
                 ...
 
 The event loop decodes packets and hands events over; everything the model computes runs in a worker
-thread, one `Scheduler.step` after the other, so that the loop is never kept waiting. Audio is not
-recorded here, and no network is spoken.
+thread, one `Scheduler.step` after the other, so that the loop is never kept waiting. A worker that
+dies is replaced. Audio is not recorded here, and no network is spoken.
 """
 
 from __future__ import annotations
@@ -16,25 +16,42 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
-from concurrent.futures import ThreadPoolExecutor
+import logging
+import time
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 import torch
 
 from tinyvoice.audio.files import SAMPLE_RATE
 from tinyvoice.audio.pcm import PCMStream
-from tinyvoice.engine.errors import EngineClosedError, EngineFullError, EngineOverloadedError
+from tinyvoice.engine.errors import (
+    EngineClosedError,
+    EngineFailedError,
+    EngineFullError,
+    EngineOverloadedError,
+    UtteranceFailedError,
+)
 from tinyvoice.engine.live import LiveStream
 from tinyvoice.engine.runner import ModelRunner
-from tinyvoice.engine.scheduler import Scheduler, Telling
+from tinyvoice.engine.scheduler import Scheduler
 from tinyvoice.engine.settings import EngineSettings, StreamSettings
 from tinyvoice.engine.stream import Stream
+from tinyvoice.engine.worker import Worker, WorkerDiedError
 from tinyvoice.model.modeling import ASRModel
+
+logger = logging.getLogger(__name__)
+
+Arguments = ParamSpec("Arguments")
+Outcome = TypeVar("Outcome")
 
 SMALL_MODEL = 50_000_000
 """Parameters below which more threads cost more than they save."""
+
+RESTART_SPAN_S = 60.0
+"""Deaths of the worker are counted over this time; see ``max_restarts``."""
 
 
 class StreamingEngine:
@@ -56,7 +73,12 @@ class StreamingEngine:
     ) -> None:
         self.settings = settings or EngineSettings()
         self._source, self._loading = model, loading
-        self._worker = ThreadPoolExecutor(1, thread_name_prefix="tinyvoice-engine")
+        self._worker: Worker | None = None
+        self._up = asyncio.Event()
+        """Set while there is a worker, or never will be one again."""
+        self._deaths: list[float] = []
+        self._restarts = 0
+        self._failure: EngineFailedError | None = None
         self._runner: ModelRunner | None = None
         self._scheduler: Scheduler | None = None
         self._streams: dict[int, Stream] = {}
@@ -73,26 +95,31 @@ class StreamingEngine:
             raise EngineClosedError("The engine was closed: make a new one.")
         if self._server is None:
             loop = asyncio.get_running_loop()
-            self._runner = await loop.run_in_executor(self._worker, self._load)
+            self._worker = Worker(self._worker_died)
+            self._runner = await self._worker.run(self._load)
 
             def wake() -> None:
                 loop.call_soon_threadsafe(self._wake)
 
             self._scheduler = Scheduler(self._runner, self.settings, wake)
+            self._up.set()
             self._server = asyncio.create_task(self._serve(), name="tinyvoice-engine")
         return self
 
     async def close(self) -> None:
         """Drop all streams and stop. Close the streams first to get their finals."""
         self._closed = True
+        self._up.set()
         for stream in list(self._streams.values()):
             stream.drop()
         if self._server is not None:
             self._server.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._server
-        # The step in progress ends by itself, and nothing else waits there.
-        await asyncio.to_thread(self._worker.shutdown)
+        if self._worker is not None:
+            # The step in progress ends by itself.
+            self._worker.abandon()
+            await self._worker.join()
         if self._runner is not None:
             await asyncio.to_thread(self._runner.shut_down)
 
@@ -100,7 +127,8 @@ class StreamingEngine:
         try:
             return await self.open()
         except BaseException:
-            self._worker.shutdown(wait=False)
+            if self._worker is not None:
+                self._worker.stop()
             raise
 
     async def __aexit__(
@@ -113,8 +141,10 @@ class StreamingEngine:
 
     @property
     def ready(self) -> bool:
-        """Whether streams can be opened."""
-        return self._server is not None and not self._closed and not self._server.done()
+        """Whether streams can be opened at once: not before opening, nor while a worker that died
+        is being replaced, nor when it died too often."""
+        running = self._server is not None and not self._server.done()
+        return running and not self._closed and self._up.is_set()
 
     @property
     def model(self) -> ASRModel:
@@ -171,8 +201,7 @@ class StreamingEngine:
         assert self._scheduler is not None
         self._opening += 1
         try:
-            loop = asyncio.get_running_loop()
-            live = await loop.run_in_executor(self._worker, self._open_in_worker, settings)
+            live = await self._call(self._open_in_worker, settings)
         finally:
             self._opening -= 1
         self._streams[id(live)] = stream
@@ -191,10 +220,29 @@ class StreamingEngine:
             self._wake()
 
     async def _prepare(self, settings: StreamSettings) -> None:
-        loop = asyncio.get_running_loop()
-        await loop.run_in_executor(self._worker, self._need_runner().prepare, settings)
+        await self._call(self._need_runner().prepare, settings)
+
+    async def _call(
+        self,
+        call: Callable[Arguments, Outcome],
+        *arguments: Arguments.args,
+        **named: Arguments.kwargs,
+    ) -> Outcome:
+        """Make a call in the worker; again where the worker dies over it."""
+        while True:
+            await self._up.wait()
+            self._need_runner()
+            assert self._worker is not None
+            restarts = self._restarts
+            with contextlib.suppress(WorkerDiedError):
+                outcome = await self._worker.run(call, *arguments, **named)
+                # What it gave is good only as long as the worker that gave it.
+                if restarts == self._restarts:
+                    return outcome
 
     def _need_runner(self) -> ModelRunner:
+        if self._failure is not None:
+            raise EngineFailedError(str(self._failure))
         if self._runner is None or self._closed:
             raise EngineClosedError(
                 "The engine is closed: make a new one."
@@ -209,24 +257,99 @@ class StreamingEngine:
         self._work.set()
 
     async def _serve(self) -> None:
-        loop = asyncio.get_running_loop()
         while True:
             await self._work.wait()
             self._work.clear()
             busy = True
             while busy:
-                told, busy = await loop.run_in_executor(self._worker, self._step)
-                for live, events, replies in told:
-                    stream = self._streams.get(id(live))
-                    if stream is not None:
-                        stream._deliver(events, replies)
-                for stream in self._streams.values():
-                    stream._room.set()  # some of the audio that waited has been heard
+                assert self._worker is not None
+                try:
+                    busy = await self._worker.run(self._step)
+                except Exception as error:
+                    if not await self._restart(error):
+                        return
+                self._tell()
 
-    def _step(self) -> tuple[list[Telling], bool]:
+    def _step(self) -> bool:
+        """One step, in the worker; whether another one may have something to do already."""
         assert self._scheduler is not None
-        told = self._scheduler.step()
-        return told, bool(told) or self._scheduler.busy
+        self._scheduler.step()
+        told = any(stream.events or stream.replies for stream in self._scheduler.streams)
+        return told or self._scheduler.busy
+
+    def _tell(self) -> None:
+        """Hand the streams what the last step brought. No step runs meanwhile."""
+        for stream in list(self._streams.values()):
+            stream._take_news()
+
+    # --- a worker that dies ----------------------------------------------------------------------
+
+    def _worker_died(self) -> None:
+        self._up.clear()
+        self._work.set()
+
+    async def _restart(self, error: Exception) -> bool:
+        """Replace the worker after a step that broke off; False where that happened too often.
+
+        Streams stay open with their clocks, settings and the audio that waits. Utterances that had
+        begun fail, since it may be one of them that the worker died of.
+        """
+        assert self._scheduler is not None
+        self._up.clear()
+        while True:
+            cause = error.__cause__ if isinstance(error, WorkerDiedError) else error
+            now = time.monotonic()
+            self._deaths = [at for at in self._deaths if at > now - RESTART_SPAN_S] + [now]
+            self._restarts += 1
+            if self._worker is not None:
+                self._worker.abandon()
+            reason = UtteranceFailedError(
+                f"The engine's worker died ({cause!r}) while it transcribed this utterance; the "
+                "stream goes on with what is said next."
+            )
+            self._scheduler.recover(reason)
+            self._tell()
+            if len(self._deaths) > self.settings.max_restarts:
+                self._give_up(cause)
+                return False
+            logger.error(
+                "the engine's worker died (%r) and is replaced: %d of %d times within a minute",
+                cause,
+                len(self._deaths),
+                self.settings.max_restarts,
+                exc_info=cause,
+            )
+            try:
+                self._worker = Worker(self._worker_died)
+                await self._worker.run(self._rebuild)
+            except Exception as raised:
+                error = raised
+            else:
+                self._up.set()
+                return True
+
+    def _rebuild(self) -> None:
+        """Make anew, in a new worker, what the old one may have left half done."""
+        assert self._scheduler is not None
+        runner = self._need_runner()
+        self._set_threads(runner.model)
+        runner.build()
+        runner.warm_up()
+        for live in self._scheduler.streams:
+            runner.adopt(live)
+
+    def _give_up(self, cause: BaseException | None) -> None:
+        """Close: the worker would only die again."""
+        self._failure = EngineFailedError(
+            f"The engine has closed: its worker died {len(self._deaths)} times within a minute, at "
+            f"last of {cause!r}. Look for the cause in the log, and open a new engine."
+        )
+        logger.error("%s", self._failure, exc_info=cause)
+        for stream in list(self._streams.values()):
+            stream._end_with(self._failure)
+        self._up.set()
+
+    # --- loading ---------------------------------------------------------------------------------
 
     def _load(self) -> ModelRunner:
         """Runs in the worker, which is where the number of threads counts."""
@@ -234,10 +357,7 @@ class StreamingEngine:
         if not isinstance(model, ASRModel):
             model = ASRModel.from_pretrained(model, **self._loading)
         model.eval()
-        small = sum(p.numel() for p in model.parameters()) < SMALL_MODEL
-        threads = self.settings.threads or (1 if small else None)
-        if threads is not None:
-            torch.set_num_threads(threads)
+        self._set_threads(model)
         runner = ModelRunner(model, self.settings)
         runner.warm_up()
         # The libraries' and the model's objects stay: looking through all of them again and again
@@ -245,3 +365,9 @@ class StreamingEngine:
         gc.collect()
         gc.freeze()
         return runner
+
+    def _set_threads(self, model: ASRModel) -> None:
+        small = sum(p.numel() for p in model.parameters()) < SMALL_MODEL
+        threads = self.settings.threads or (1 if small else None)
+        if threads is not None:
+            torch.set_num_threads(threads)

@@ -13,6 +13,10 @@ class EngineClosedError(EngineError):
     """The engine has not been opened, or is closed."""
 
 
+class EngineFailedError(EngineClosedError):
+    """The engine has closed itself: its worker died more often than ``max_restarts`` allows."""
+
+
 class EngineFullError(EngineError):
     """As many streams are open as the settings allow."""
 

@@ -44,6 +44,10 @@ from tinyvoice.errors import TinyvoiceError
 from tinyvoice.model.transcript import Transcript
 from tinyvoice.vad.silero import WINDOW_SAMPLES, VADState
 
+SHARED = ("inbox", "fed", "events", "replies", "checkpoint")
+"""Fields of a `LiveStream` that others fill too, or that hold what is to be told: going back to a
+checkpoint treats each in its own way."""
+
 
 @dataclass(frozen=True)
 class Command:
@@ -93,9 +97,27 @@ class FinalPass:
         return self.transcript is not None or self.error is not None
 
 
+@dataclass(frozen=True)
+class Checkpoint:
+    """A stream before a step in which it hears: where to go back to if the step breaks off."""
+
+    fields: dict[str, Any]
+    """All that hearing changes, apart from the following."""
+    events: int
+    replies: int
+    """How many there were."""
+    taken: list[Samples | Command] = field(default_factory=list)
+    """What has been taken from the inbox since."""
+
+
 @dataclass
 class LiveStream:
-    """One stream, as the worker sees it."""
+    """One stream, as the worker sees it.
+
+    A worker may break off anywhere. What a stream hears, and decides, between `save` and `commit`
+    is therefore undone by `recover`, to be heard again, so that no sample, event or command is lost
+    or doubled; what the model did for it is lost, and with it the utterances in hand.
+    """
 
     settings: StreamSettings
     detector: UtteranceDetector
@@ -125,6 +147,11 @@ class LiveStream:
     """Position from which on a partial is due."""
     muted: int | None = None
     """Number of an utterance that gets no more partials: one of them failed."""
+    spoilt: tuple[int, TinyvoiceError] | None = None
+    """Number of an utterance that gets no final, although it goes on, and why."""
+    closing: Command | None = None
+    """The command to close, from when it was carried out to when the last final has come."""
+    checkpoint: Checkpoint | None = None
     events: list[Event] = field(default_factory=list)
     replies: list[tuple[Command, Any]] = field(default_factory=list)
     """Commands that have been carried out, with their outcome."""
@@ -150,7 +177,7 @@ class LiveStream:
         pieces, room = [self.rest], most * WINDOW_SAMPLES
         gathered = len(self.rest)
         while self.inbox and not isinstance(self.inbox[0], Command) and gathered < room:
-            packet = self.inbox.popleft()
+            packet = self._take()
             assert not isinstance(packet, Command)
             pieces.append(packet)
             gathered += len(packet)
@@ -158,6 +185,14 @@ class LiveStream:
         count = len(samples) // WINDOW_SAMPLES
         self.windows.extend(samples[: count * WINDOW_SAMPLES].reshape(count, WINDOW_SAMPLES))
         self.rest = samples[count * WINDOW_SAMPLES :]
+
+    def _take(self) -> Samples | Command:
+        """The next entry of the inbox, remembered until the step is over."""
+        entry = self.inbox[0]
+        if self.checkpoint is not None:
+            self.checkpoint.taken.append(entry)
+        self.inbox.popleft()
+        return entry
 
     def unjudged(self) -> Samples:
         """The windows without a probability, (count, window)."""
@@ -184,7 +219,12 @@ class LiveStream:
         """Whether a step could do something for this stream now."""
         if self.failed or (self.turn_answer is not None and not self.turn_answer.done()):
             return False
-        return bool(self.waiting or self.windows or self.inbox)
+        return bool(self.waiting or self.hears)
+
+    @property
+    def hears(self) -> bool:
+        """Whether there is audio or a command to be taken."""
+        return bool(self.windows or self.inbox or (self.closing and not self.closed))
 
     @property
     def partial_due(self) -> bool:
@@ -216,8 +256,11 @@ class LiveStream:
             if self.probabilities:
                 decisions = self.detector.hear(self.windows.popleft(), self.probabilities.popleft())
                 self.follow(decisions)
+            elif self.closing is not None:
+                self.closed = True
+                self.replies.append((self.closing, None))
             elif self.next_command is not None:
-                command = self.inbox.popleft()
+                command = self._take()
                 assert isinstance(command, Command)
                 self._carry_out(command)
             else:
@@ -244,11 +287,7 @@ class LiveStream:
                 ended = [d.extent.utterance for d in decisions if isinstance(d, Ended)]
                 self.replies.append((command, ended[-1] if ended else None))
             else:
-                # Asked again when the last final has come.
-                self.inbox.appendleft(Command("closed", command.done))
-        elif command.kind == "closed":
-            self.closed = True
-            self.replies.append((command, None))
+                self.closing = command
         else:
             self.replies.append((command, None))
 
@@ -266,6 +305,8 @@ class LiveStream:
                 self.events.append(SpeechStarted(decision.utterance, time, self.at))
                 self._await_partial(self.detector.audio_start)
             elif isinstance(decision, EndExpected):
+                if self._spoilt_by(decision.extent) is not None:
+                    continue
                 self.final_pass = self._final_pass(decision.extent)
             elif isinstance(decision, Resumed):
                 self.final_pass = None
@@ -273,6 +314,12 @@ class LiveStream:
                 self.turn_in_question = True
             else:
                 self._end(decision)
+
+    def _spoilt_by(self, extent: Extent) -> TinyvoiceError | None:
+        """Why an utterance can have no final; None where it can."""
+        if self.spoilt is not None and self.spoilt[0] == extent.utterance:
+            return self.spoilt[1]
+        return None
 
     def _final_pass(self, extent: Extent) -> FinalPass:
         draft = self.hypothesis.ids if self.hypothesis is not None else ()
@@ -282,6 +329,8 @@ class LiveStream:
         final_pass = self.final_pass
         if final_pass is None or final_pass.extent != ended.extent:
             final_pass = self._final_pass(ended.extent)
+        if not final_pass.done:
+            final_pass.error = self._spoilt_by(ended.extent)
         final_pass.ended, final_pass.at = ended, self.at
         if self.settings.endpointing != "manual" and not ended.continues:
             time = ended.extent.speech_end / SAMPLE_RATE
@@ -309,7 +358,61 @@ class LiveStream:
     def tell_finals(self) -> None:
         """Give the finals of the utterances that are over and transcribed, in order."""
         while self.ending and self.ending[0].done:
-            self.events.append(last_event(self.ending.popleft()))
+            self.events.append(last_event(self.ending[0]))
+            self.ending.popleft()
+
+    def take(self) -> tuple[list[Event], list[tuple[Command, Any]]]:
+        """What there is to tell: events, and outcomes of commands behind them. No step runs."""
+        events, replies = self.events, self.replies
+        self.events, self.replies = [], []
+        return events, replies
+
+    # --- a worker that breaks off ----------------------------------------------------------------
+
+    def save(self) -> None:
+        """Remember the stream as it is: a step begins in which it hears."""
+        fields = dict(vars(self))
+        for name in SHARED:
+            del fields[name]
+        fields["detector"] = self.detector.copy()
+        for name in ("windows", "probabilities", "ending"):
+            fields[name] = fields[name].copy()
+        self.checkpoint = Checkpoint(fields, len(self.events), len(self.replies))
+
+    def commit(self) -> None:
+        """What has been heard since `save` stands."""
+        self.checkpoint = None
+
+    def recover(self, error: TinyvoiceError) -> None:
+        """Go on after a step that broke off; no step runs meanwhile.
+
+        Utterances that have begun, and have no outcome yet, fail with ``error`` when they end.
+        """
+        if self.checkpoint is not None:
+            self._roll_back(self.checkpoint)
+        told = {e.utterance for e in self.events if isinstance(e, Final | UtteranceFailed)}
+        while self.ending and self.ending[0].extent.utterance in told:
+            self.ending.popleft()
+        for final_pass in self.ending:
+            if not final_pass.done:
+                final_pass.error = error
+        if self.detector.active:
+            self.spoilt = self.detector.utterance, error
+            self.muted = self.detector.utterance
+            if self.final_pass_due:
+                self.final_pass = None
+        self.slot = self.hypothesis = self.turn_answer = None
+        self.tell_finals()
+
+    def _roll_back(self, checkpoint: Checkpoint) -> None:
+        taken = checkpoint.taken
+        if taken and self.inbox and self.inbox[0] is taken[-1]:
+            taken = taken[:-1]  # it broke off before the entry was out
+        self.inbox.extendleft(reversed(taken))
+        vars(self).update(checkpoint.fields)
+        del self.events[checkpoint.events :]
+        del self.replies[checkpoint.replies :]
+        self.checkpoint = None
 
 
 def last_event(final_pass: FinalPass) -> Final | UtteranceFailed:

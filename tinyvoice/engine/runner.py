@@ -58,11 +58,25 @@ class ModelRunner:
                 key="sampling_rate",
             )
         self.model, self.settings = model, settings
-        self.vad = SileroVAD.load()
-        self.encoder: IncrementalEncoder = build_encoder(model, settings.encoder)
-        self.decoder: StreamDecoder = build_decoder(model, settings.max_streams + 1)
+        self.vad: SileroVAD
+        self.encoder: IncrementalEncoder
+        self.decoder: StreamDecoder
+        self.build()
         self.smart_turn: SmartTurn | None = None
         self._turns = ThreadPoolExecutor(1, thread_name_prefix="tinyvoice-turns")
+
+    def build(self) -> None:
+        """Make everything that streams work with, from the same model; again where it is broken.
+
+        The streams there are by then have nothing in it: see `adopt`.
+        """
+        self.vad = SileroVAD.load()
+        self.encoder = build_encoder(self.model, self.settings.encoder)
+        self.decoder = build_decoder(self.model, self.settings.max_streams + 1)
+
+    def adopt(self, stream: LiveStream) -> None:
+        """Give a stream its place in the caches that `build` made."""
+        stream.slot = self.decoder.open()
 
     def open(self, settings: StreamSettings) -> LiveStream:
         """A new stream with everything it needs in the caches.

@@ -15,14 +15,15 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from statistics import median
-from typing import Any, NamedTuple, TypeVar
+from typing import TypeVar
 
 from tinyvoice.audio.files import SAMPLE_RATE
 from tinyvoice.engine.errors import StreamFailedError, UtteranceFailedError
-from tinyvoice.engine.events import Event, Failed
-from tinyvoice.engine.live import Command, FinalPass, LiveStream
+from tinyvoice.engine.events import Failed
+from tinyvoice.engine.live import FinalPass, LiveStream
 from tinyvoice.engine.runner import ModelRunner
 from tinyvoice.engine.settings import EngineSettings
+from tinyvoice.errors import TinyvoiceError
 
 logger = logging.getLogger(__name__)
 
@@ -43,14 +44,6 @@ LOAD_SECONDS = 3.0
 
 AHEAD_SECONDS = 2.0
 """A stream this much ahead of real time is a recording, and says nothing about keeping up."""
-
-
-class Telling(NamedTuple):
-    """What a stream has to tell after a step."""
-
-    stream: LiveStream
-    events: list[Event]
-    replies: list[tuple[Command, Any]]
 
 
 class Scheduler:
@@ -91,15 +84,14 @@ class Scheduler:
                 self._opened.pop(id(stream), None)
                 self._removed.append(stream)
 
-    def step(self) -> list[Telling]:
-        """Do the most urgent work once; return what the streams have to tell."""
+    def step(self) -> None:
+        """Do the most urgent work once; the streams have then something to tell."""
         self.give_back()
         streams = self.streams
         self.hear(streams)
         self.run_finals(streams)
         self.ask_turns(streams)
         self.run_partials(streams)
-        return self.tell(streams)
 
     @property
     def busy(self) -> bool:
@@ -109,11 +101,19 @@ class Scheduler:
 
     def hear(self, streams: Sequence[LiveStream]) -> None:
         """Voice activity of all new audio, in one batch, and what follows from it."""
-        for stream in streams:
+        busy = [stream for stream in streams if stream.hears]
+        for stream in busy:
+            stream.save()
             stream.cut_windows(WINDOWS_A_STEP)
-        self._run(self.runner.judge, streams, self._fail)
-        for stream in streams:
+        self._run(self.runner.judge, busy, self._fail)
+        for stream in busy:
             self._advance(stream)
+        for stream in busy:
+            stream.commit()
+        for stream in streams:
+            hypothesis = stream.hypothesis
+            if hypothesis is not None and hypothesis.utterance != stream.detector.utterance:
+                self.runner.forget_hypothesis(stream)
 
     def run_finals(self, streams: Sequence[LiveStream]) -> None:
         """Final passes; those of utterances that are over come first."""
@@ -141,7 +141,9 @@ class Scheduler:
                     self._fail_turn,
                 )
             elif stream.turn_answer.done():
+                stream.save()
                 self._run(lambda items: self.runner.take_turn(items[0]), [stream], self._fail_turn)
+                stream.commit()
 
     def run_partials(self, streams: Sequence[LiveStream]) -> None:
         """One batch of partials, those first that have waited longest."""
@@ -163,15 +165,6 @@ class Scheduler:
             self._partial_batch = max(1, streams // 2)
         elif streams == self._partial_batch:
             self._partial_batch = min(self._partial_batch + 1, self.settings.max_batch)
-
-    def tell(self, streams: Sequence[LiveStream]) -> list[Telling]:
-        """Hand over the streams' events, and the outcomes of commands behind them."""
-        told = []
-        for stream in streams:
-            if stream.events or stream.replies:
-                told.append(Telling(stream, stream.events, stream.replies))
-                stream.events, stream.replies = [], []
-        return told
 
     # --- load ------------------------------------------------------------------------------------
 
@@ -199,9 +192,6 @@ class Scheduler:
         try:
             behind = len(stream.probabilities) * 512 / SAMPLE_RATE
             stream.advance(coalescing=stream.passed_over or behind > COALESCE_S)
-            hypothesis = stream.hypothesis
-            if hypothesis is not None and hypothesis.utterance != stream.detector.utterance:
-                self.runner.forget_hypothesis(stream)
         except Exception as error:
             self._fail(stream, error)
 
@@ -258,6 +248,19 @@ class Scheduler:
         """The turn model has raised: the longest pause decides."""
         logger.error("turn detection failed; the longest pause ends this turn", exc_info=error)
         stream.turn_in_question, stream.turn_answer = False, None
+
+    def recover(self, error: TinyvoiceError) -> None:
+        """Go on with all streams after a step that broke off; nothing of the runner's is there.
+
+        Runs outside the worker, of which there is none meanwhile.
+        """
+        # The step may have ended where it held the lock.
+        self._lock = threading.Lock()
+        self._removed = []
+        for stream in self._streams:
+            stream.recover(error)
+        self._gaps.clear()
+        self._partial_batch = self.settings.max_batch
 
     def give_back(self) -> None:
         """Free what streams hold that were removed; runs in the worker, as `step` does."""

@@ -91,6 +91,8 @@ class EngineSettings:
     refuse_partial_gap_s: float = 1.5
     """Where partials came this much late (on the audio clock, the median of the last seconds), new
     streams are refused with `EngineOverloadedError`."""
+    max_restarts: int = 5
+    """How often in a minute a worker that died is replaced, 0 to 1000; then the engine closes."""
     encoder: EncoderForm = "auto"
     """``block``: blocks of frames with the past in a cache, for an encoder trained so. ``window``:
     a window encoded anew, for any encoder. ``auto`` chooses by the checkpoint."""
@@ -104,6 +106,7 @@ class EngineSettings:
         in_range("max_unread_events", self.max_unread_events, 10, 1_000_000)
         in_range("max_utterance_s", self.max_utterance_s, 4 * MIN_SECONDS, MAX_SECONDS)
         in_range("refuse_partial_gap_s", self.refuse_partial_gap_s, 0.1, 3_600.0)
+        in_range("max_restarts", self.max_restarts, 0, 1_000)
         one_of("encoder", self.encoder, ("auto", "block", "window"))
         if self.threads is not None:
             in_range("threads", self.threads, 1, 1_024)

@@ -249,8 +249,12 @@ class Stream:
         self._events.clear()
         return events
 
-    def _deliver(self, events: list[Event], replies: list[tuple[Command, Any]]) -> None:
-        """Take what a step of the engine brought. Runs in the event loop."""
+    def _take_news(self) -> None:
+        """Take what a step of the engine brought. Runs in the event loop, and no step meanwhile."""
+        self._room.set()  # some of the audio that waited may have been heard
+        if self._live is None:
+            return
+        events, replies = self._live.take()
         for event in events:
             last = self._events[-1] if self._events else None
             if isinstance(event, Partial) and isinstance(last, Partial):
@@ -260,16 +264,21 @@ class Stream:
             if isinstance(event, Failed):
                 self._fail(event.error)
         if len(self._events) > self._engine.settings.max_unread_events and not self._over:
-            error = UnreadEventsError(
-                f"{len(self._events)} events of a stream wait unread, more than max_unread_events "
-                "allows: read them with `async for event in stream`."
+            self._end_with(
+                UnreadEventsError(
+                    f"{len(self._events)} events of a stream wait unread, more than "
+                    "max_unread_events allows: read them with `async for event in stream`."
+                )
             )
-            at = self._live.at if self._live is not None else 0.0
-            self._events.append(Failed(error, at))
-            self._fail(error)
         for command, outcome in replies:
             command.done(outcome)
-        self._news.set()
+        if events:
+            self._news.set()
+
+    def _end_with(self, error: TinyvoiceError) -> None:
+        """Close the stream: it cannot go on."""
+        self._events.append(Failed(error, self._live.at if self._live is not None else 0.0))
+        self._fail(error)
 
     def _fail(self, error: TinyvoiceError) -> None:
         for answer in self._answers:

@@ -65,15 +65,18 @@ class AudioHistory:
         if dropped < SAMPLE_RATE and dropped < self._filled:
             return
         rest = self._buffer[dropped : self._filled]
-        size = max(SAMPLE_RATE, 2 * len(rest))
-        if size < len(self._buffer) // 2:
-            kept: Samples = np.zeros(size, dtype=np.float32)
-            kept[: len(rest)] = rest
-            self._buffer = kept
-        else:
-            self._buffer[: len(rest)] = rest.copy()
+        # Elsewhere, never in place: a copy of the history shares the samples.
+        kept: Samples = np.zeros(max(SAMPLE_RATE, 2 * len(rest)), dtype=np.float32)
+        kept[: len(rest)] = rest
+        filled = len(rest)
+        self._buffer, self._filled = kept, filled
         self.begin += dropped
-        self._filled = len(rest)
+
+    def copy(self) -> AudioHistory:
+        """The history as it is now; the samples are shared until one of the two appends."""
+        copied = AudioHistory.__new__(AudioHistory)
+        copied.__dict__.update(self.__dict__)
+        return copied
 
     def between(self, start: int, end: int) -> Samples:
         """A copy of the samples from ``start`` to ``end``."""
@@ -227,6 +230,16 @@ class UtteranceDetector:
         if finished and self.state is State.PAUSE:
             return [self._end(self._pause_start)]
         return []
+
+    def copy(self) -> UtteranceDetector:
+        """The detector as it is now, to go on from when this one breaks off.
+
+        The two share samples, so that only one of them may hear on.
+        """
+        copied = UtteranceDetector.__new__(UtteranceDetector)
+        copied.__dict__.update(self.__dict__)
+        copied.history = self.history.copy()
+        return copied
 
     def _hear_manually(self, begin: int) -> list[Decision]:
         if self.state is State.SILENCE and self.position > begin:
