@@ -135,7 +135,9 @@ def build_voice(settings: BackendSettings) -> Voice | None:
             timeout_s=settings.tts_timeout_s,
             connect_timeout_s=settings.connect_timeout_s,
         )
-    raise ConfigurationError(f"The voice {settings.tts!r} is not there yet.", key="tts")
+    from tinyvoice.realtime.backends.piper import PiperVoice
+
+    return PiperVoice(settings.tts_model)
 
 
 def _choice(key: str, value: str, choices: tuple[str, ...]) -> None:
