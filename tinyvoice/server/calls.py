@@ -139,7 +139,7 @@ class Call:
             "packets": statistics.packets,
             "lost": statistics.lost,
             "late": statistics.late,
-            "silence_ms": round(statistics.silence_ms),
+            "filled_ms": round(statistics.filled_ms),
         }
 
     async def _read(self) -> None:

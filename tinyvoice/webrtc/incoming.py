@@ -1,10 +1,10 @@
 """Turns the RTP packets of a microphone track into one unbroken stream of pcm16.
 
 Any codec that aiortc decodes comes out as mono samples of one rate, in the order in which they were
-spoken. What is missing, because it was lost or because the sender says nothing in a pause
-(discontinuous transmission), is silence of the same length, and a sender from whom nothing comes is
-heard as silence in real time: what follows counts on an audio clock that never stands still. It
-knows no peer connection and reads no clock.
+spoken. What is missing has its length: a lost packet is concealed, the rest of a longer gap and the
+pauses in which a sender sends nothing (discontinuous transmission) are silence, and a sender from
+whom nothing comes is heard as silence in real time. What follows counts on an audio clock that
+never stands still. It knows no peer connection and reads no clock.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from av import AudioFrame, FFmpegError
 from numpy.typing import NDArray
 
 from tinyvoice.audio.polyphase import PolyphaseResampler
+from tinyvoice.webrtc.concealment import Concealment
 from tinyvoice.webrtc.jitter_buffer import JitterBuffer, Packet
 
 _TIMESTAMPS = 1 << 32
@@ -46,7 +47,7 @@ class IncomingStatistics:
     lost: int = 0
     late: int = 0
     undecodable: int = 0
-    silence_ms: float = 0.0
+    filled_ms: float = 0.0
     """Put in for what did not come."""
 
 
@@ -99,6 +100,7 @@ class IncomingAudio:
         self._decoder: Decoder | None = None
         self._payload_type: int | None = None
         self._resampler = PolyphaseResampler(sample_rate, sample_rate)
+        self._concealment = Concealment(sample_rate)
         self._clock: _Clock | None = None
 
     def receive(self, packet: Packet, now: float) -> bytes:
@@ -120,7 +122,7 @@ class IncomingAudio:
         if steps <= 0:
             return pcm
         clock.made += steps * step
-        return pcm + self._silence(steps * step)
+        return pcm + self._filled(_silence(steps * step))
 
     def _heard(self, packets: Sequence[Packet], now: float) -> bytes:
         pcm = b"".join(self._decoded(packet, now) for packet in packets)
@@ -147,13 +149,15 @@ class IncomingAudio:
         rate = frames[0].sample_rate  # type: ignore[attr-defined]
         sound = np.concatenate(samples)
         gap = self._gap(packet.timestamp, codec.clockRate, rate, now)
-        silence = self._silence(gap)
         assert self._clock is not None
+        # Where silence has been made already, the gap is no longer in the middle of a sound.
+        lost = not (self._clock.pausing or self._clock.made)
+        filled = self._filled(self._concealment.extend(gap) if lost else _silence(gap))
         length = len(sound) * codec.clockRate // rate
         self._clock.expected = (packet.timestamp + length) % _TIMESTAMPS
         self._clock.released_at, self._clock.made = now, 0
         self._clock.pausing = len(packet.payload) <= _PAUSE_BYTES
-        return silence + self._converted(sound)
+        return filled + self._converted(sound)
 
     def _gap(self, timestamp: int, clock_rate: int, sample_rate: int, now: float) -> int:
         """Samples of silence that belong before the sound of this timestamp."""
@@ -162,6 +166,7 @@ class IncomingAudio:
             self._clock = _Clock(clock_rate, sample_rate, timestamp, now)
             if self._resampler.source_rate != sample_rate:
                 self._resampler = PolyphaseResampler(sample_rate, self.sample_rate)
+                self._concealment = Concealment(sample_rate)
             return 0
         half = _TIMESTAMPS // 2
         jump = (timestamp - clock.expected + half) % _TIMESTAMPS - half
@@ -171,17 +176,22 @@ class IncomingAudio:
         clock.ahead = max(0, -missing)
         return max(0, missing)
 
-    def _silence(self, samples: int) -> bytes:
-        """Silence of so many samples at the decoder's rate."""
-        if samples <= 0 or self._clock is None:
+    def _filled(self, samples: NDArray[np.float32]) -> bytes:
+        """Samples, at the decoder's rate, that stand for what did not come."""
+        if not len(samples):
             return b""
-        self.statistics.silence_ms += 1000 * samples / self._clock.sample_rate
-        return self._converted(np.zeros(samples, dtype=np.float32))
+        self.statistics.filled_ms += 1000 * len(samples) / self._resampler.source_rate
+        return self._converted(samples)
 
     def _converted(self, samples: NDArray[np.float32]) -> bytes:
+        self._concealment.hear(samples)
         converted = self._resampler.process(samples)
         scaled = np.round(np.clip(converted, -1.0, 1.0) * 32767.0)
         return scaled.astype("<i2").tobytes()
+
+
+def _silence(count: int) -> NDArray[np.float32]:
+    return np.zeros(count, dtype=np.float32)
 
 
 def _mono(frame: AudioFrame) -> NDArray[np.float32]:

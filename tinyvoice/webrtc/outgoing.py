@@ -18,12 +18,15 @@ from dataclasses import dataclass, field
 import numpy as np
 from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
 from av import AudioFrame
+from numpy.typing import NDArray
 
+from tinyvoice.audio.polyphase import PolyphaseResampler
 from tinyvoice.webrtc.errors import PlaybackFullError
 
 SAMPLE_RATE = 24_000
 FRAME_S = 0.02
 FRAME_BYTES = 2 * round(SAMPLE_RATE * FRAME_S)
+_TRACK_RATE = 48_000
 _BYTES_PER_MS = 2 * SAMPLE_RATE // 1000
 _SILENCE = bytes(FRAME_BYTES)
 
@@ -161,6 +164,8 @@ class OutgoingTrack(MediaStreamTrack):
         super().__init__()
         self._playback = playback
         self._pacer = Pacer()
+        # At the codec's own rate its encoder need not hold a frame back.
+        self._resampler = PolyphaseResampler(SAMPLE_RATE, _TRACK_RATE)
         self._position = 0
 
     async def recv(self) -> AudioFrame:
@@ -172,12 +177,16 @@ class OutgoingTrack(MediaStreamTrack):
         await asyncio.sleep(self._pacer.wait(asyncio.get_running_loop().time()))
         if self.readyState != "live":
             raise MediaStreamError
-        samples = np.frombuffer(self._playback.next_frame(), dtype="<i2")
-        # Twice the same: making two channels out of one, aiortc's encoder would take 3 dB away.
-        both = np.repeat(samples, 2).reshape(1, -1)
-        frame = AudioFrame.from_ndarray(both, format="s16", layout="stereo")
-        frame.sample_rate = SAMPLE_RATE
+        frame = AudioFrame.from_ndarray(self._next_samples(), format="s16", layout="stereo")
+        frame.sample_rate = _TRACK_RATE
         frame.pts = self._position
-        frame.time_base = fractions.Fraction(1, SAMPLE_RATE)
-        self._position += samples.size
+        frame.time_base = fractions.Fraction(1, _TRACK_RATE)
+        self._position += frame.samples
         return frame
+
+    def _next_samples(self) -> NDArray[np.int16]:
+        """The next frame of the playback at the track's rate, interleaved: ``(1, 1920)``."""
+        samples = np.frombuffer(self._playback.next_frame(), dtype="<i2").astype(np.float32)
+        converted = np.clip(np.round(self._resampler.process(samples)), -32768, 32767)
+        # Twice the same: making two channels out of one, aiortc's encoder would take 3 dB away.
+        return np.repeat(converted.astype(np.int16), 2).reshape(1, -1)

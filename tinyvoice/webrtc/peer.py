@@ -184,7 +184,7 @@ class Peer:
                 "the other side takes.",
                 limit=self._remote_message_bytes,
             )
-        if channel.bufferedAmount + size > self.settings.unread_bytes:
+        if self._unread() + size > self.settings.unread_bytes:
             self.end("the caller does not read")
             raise PeerClosedError("The caller does not read the data channel: the call is closed.")
         channel.send(text)
@@ -201,11 +201,22 @@ class Peer:
             self._closing = self._loop.create_task(self._close(reason))
 
     async def room(self, waiting: int) -> None:
-        """Return when no more than so many bytes of messages wait to leave, or the call is over."""
+        """Return when no more than so many bytes of messages wait, or the call is over.
+
+        With 0 the caller has acknowledged everything.
+        """
         while self._closing is None and self._channel is not None:
-            if self._channel.readyState != "open" or self._channel.bufferedAmount <= waiting:
+            if self._channel.readyState != "open" or self._unread() <= waiting:
                 return
             await asyncio.sleep(_TICK_S)
+
+    def _unread(self) -> int:
+        """Bytes of messages that the caller has not got."""
+        sctp = self._connection.sctp
+        if self._channel is None or sctp is None:
+            return 0
+        chunks = (*sctp._outbound_queue, *sctp._sent_queue)
+        return self._channel.bufferedAmount + sum(len(chunk.user_data) for chunk in chunks)
 
     async def _negotiate(self, text: str) -> str:
         connection = self._connection
