@@ -17,7 +17,8 @@ from fastapi import FastAPI
 from tinyvoice.audio.resample import Resampler
 from tinyvoice.benchmark.speech import Clip, bundled_speech
 from tinyvoice.model.modeling import ASRModel
-from tinyvoice.server.app import build_app
+from tinyvoice.realtime.backends.interface import Responder
+from tinyvoice.server.app import build_app, build_engine
 from tinyvoice.server.listener import Server, listener_config
 from tinyvoice.server.settings import ServerSettings
 
@@ -47,21 +48,29 @@ class RunningServer:
 
         return asyncio.run_coroutine_threadsafe(run(), self.loop).result(START_S)
 
+    def task_names(self, prefix: str) -> list[str]:
+        """Tasks of the server's loop whose names begin so; to be asked for in `call`."""
+        names = (task.get_name() for task in asyncio.all_tasks(self.loop))
+        return [name for name in names if name.startswith(prefix)]
+
 
 @contextmanager
 def running(
-    settings: ServerSettings | None = None,
-    build: Callable[[ServerSettings], FastAPI] = build_app,
+    settings: ServerSettings,
+    model: ASRModel | None = None,
+    responder: Responder | None = None,
     **tls: Any,
 ) -> Iterator[RunningServer]:
-    """Run a server on a free port; leaving drains and stops it."""
-    settings = settings or ServerSettings(port=0)
+    """Run a server on a free port; leaving drains and stops it. A model that is given is shared."""
     ready = threading.Event()
     found: list[RunningServer] = []
     faults: list[BaseException] = []
 
     async def serve() -> None:
-        app = build(settings)
+        async with build_engine(settings, model) as engine:
+            await listen(build_app(settings, engine, responder))
+
+    async def listen(app: FastAPI) -> None:
         config = listener_config(app, settings, **tls)
 
         async def drain() -> None:
@@ -105,9 +114,12 @@ def asr_model() -> ASRModel:
 
 
 @pytest.fixture(scope="session")
-def server() -> Iterator[RunningServer]:
-    """A server with the default settings and no key, on a free port of 127.0.0.1."""
-    with running(ServerSettings(port=0)) as found:
+def server(asr_model: ASRModel) -> Iterator[RunningServer]:
+    """A server with the default settings and no key, on a free port of 127.0.0.1.
+
+    It takes sessions however slow the machine is.
+    """
+    with running(ServerSettings(port=0, refuse_partial_gap_s=3_600), asr_model) as found:
         yield found
 
 
@@ -115,6 +127,25 @@ def server() -> Iterator[RunningServer]:
 def clips() -> list[Clip]:
     """The utterances that come with the package."""
     return bundled_speech()
+
+
+@contextmanager
+def changed(server: RunningServer, **changes: Any) -> Iterator[None]:
+    """Other settings for the sessions that begin meanwhile."""
+    state = server.app.state
+    before = state.settings
+    state.settings = before.model_copy(update=changes)
+    try:
+        yield
+    finally:
+        state.settings = before
+
+
+async def eventually(server: RunningServer, holds: Callable[[], bool]) -> None:
+    """Wait until something holds in the server's event loop."""
+    async with asyncio.timeout(START_S):
+        while not await asyncio.to_thread(server.call, holds):
+            await asyncio.sleep(0.01)
 
 
 def pcm24k(clip: Clip, lead_s: float = 0.2, tail_s: float = 0.8) -> bytes:

@@ -41,7 +41,7 @@ _BACKLOG = 2048
 
 _PANELS = {
     "Where to listen": ("host", "port"),
-    "Speech recognition": ("model", "device", "dtype", "threads", "max_batch"),
+    "Speech recognition": ("model", "device", "dtype", "threads", "max_batch", "refuse"),
     "Answers in conversations": ("llm", "tts", "connect_timeout_s", "espeak_processes"),
     "Who may come in": (
         "api_key",

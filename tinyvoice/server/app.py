@@ -116,6 +116,7 @@ def build_engine(settings: ServerSettings, model: ASRModel | None = None) -> Str
             max_streams=settings.max_sessions + settings.max_requests,
             max_batch=settings.max_batch,
             threads=settings.threads,
+            refuse_partial_gap_s=settings.refuse_partial_gap_s,
         ),
         **loading,
     )

@@ -16,7 +16,7 @@ import contextlib
 import json
 import logging
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Coroutine
+from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping
 from typing import Any, Protocol
 
 from tinyvoice.engine import (
@@ -30,7 +30,7 @@ from tinyvoice.engine import (
     StreamingEngine,
 )
 from tinyvoice.engine.events import Event
-from tinyvoice.errors import AudioError, TinyvoiceError
+from tinyvoice.errors import AudioError, ConfigurationError, MissingExtraError, TinyvoiceError
 from tinyvoice.realtime import outputs
 from tinyvoice.realtime.backends.interface import (
     AudioDelta,
@@ -51,6 +51,9 @@ logger = logging.getLogger(__name__)
 
 NORMAL, GOING_AWAY, ABNORMAL, SERVER_ERROR = 1000, 1001, 1006, 1011
 """WebSocket close codes (RFC 6455 §7.4.1)."""
+
+CLOSE_CODES = (NORMAL, GOING_AWAY, 1005, ABNORMAL, 1007, 1008, 1009, SERVER_ERROR, 1012, 1013)
+"""Codes that are counted each for itself; a client may close with thousands of others."""
 
 UNHEARD_BYTES = 4 << 20
 """Audio that may wait for the engine before a client is no longer read: 87 s at 24 kHz."""
@@ -161,7 +164,8 @@ class RealtimeConnection:
                 await self._end()
                 self._metrics.sessions.labels(**labels).dec()
                 self._metrics.session_seconds.observe(loop.time() - started)
-                self._metrics.sessions_closed.labels(str(self.close_code)).inc()
+                known = self.close_code in CLOSE_CODES
+                self._metrics.sessions_closed.labels(self.close_code if known else "other").inc()
                 logger.info(
                     "session closed",
                     extra={"code": self.close_code, "seconds": round(loop.time() - started, 1)},
@@ -170,8 +174,7 @@ class RealtimeConnection:
     def _begin(self) -> None:
         self._spawn(self._work_for_engine(), "engine")
         self._spawn(self._listen(), "events")
-        for outbox in self._outboxes:
-            self._write(outbox)
+        self._write(self._main)
         self._watch_idleness()
         self._tell(self.session.open)
 
@@ -196,9 +199,10 @@ class RealtimeConnection:
         self._ended.set()
 
     def release(self) -> None:
-        """Give the engine's place back, where `run` has not done so; twice is no harm."""
+        """Give everything back where `run` was never called; otherwise it has done so."""
         if self._stream is not None:
             self._stream.drop()
+        self._ended.set()
 
     def close(self, code: int, reason: str = "") -> None:
         """End the session: what is queued is sent, then the connection is closed."""
@@ -433,7 +437,7 @@ class RealtimeConnection:
                 stream.change_format(sample_rate, encoding=encoding)
                 self._encoding, self._rate = encoding, sample_rate
             case outputs.SetStream(changes):
-                await stream.update(**changes)
+                await self._set(stream, changes)
             case outputs.Clear():
                 await stream.clear()
             case outputs.Commit(item_id):
@@ -446,6 +450,17 @@ class RealtimeConnection:
                 await stream.flush()
                 self._hand_over(stream.read())
                 self._tell(self.session.flushed, name)
+
+    async def _set(self, stream: Stream, changes: Mapping[str, Any]) -> None:
+        try:
+            await stream.update(**changes)
+        except MissingExtraError as error:
+            # Clients ask for semantic turn detection by default: a plainer one is better than none.
+            logger.warning("silence alone ends turns: %s", error)
+            await stream.update(**{**changes, "endpointing": "vad"})
+        except ConfigurationError as error:
+            self._metrics.errors.labels("settings").inc()
+            logger.error("the stream keeps its settings: %s", error)
 
     async def _feed(self, stream: Stream, audio: bytes) -> None:
         try:

@@ -31,8 +31,8 @@ _LARGEST_CLAIMS = 1 << 20
 """Bytes of claims after inflating; ours are far smaller."""
 
 # Cost of deriving the secret from API keys: whoever holds an ephemeral key can try to guess the API
-# key behind it, and each guess costs this (RFC 7914; 32 MiB and some 50 ms).
-_SCRYPT = {"n": 1 << 15, "r": 8, "p": 1, "maxmem": 64 << 20, "dklen": 32}
+# key behind it, and each guess costs this (RFC 7914; 16 MiB and some 50 ms).
+_SCRYPT = {"n": 1 << 14, "r": 8, "p": 1, "maxmem": 64 << 20, "dklen": 32}
 
 SessionKind = Literal["realtime", "transcription"]
 

@@ -61,6 +61,9 @@ class ServerSettings(BaseSettings):
     max_batch: int = Field(default=32, ge=1, le=4_096)
     """Streams that one pass of the model takes."""
 
+    refuse_partial_gap_s: float = Field(default=1.5, ge=0.1, le=3_600)
+    """Where partials came this late in the last seconds, new sessions are refused."""
+
     # --- answers in conversations -----------------------------------------------------------------
 
     llm: str = "echo"
@@ -124,7 +127,7 @@ class ServerSettings(BaseSettings):
     """Realtime sessions at once; one more is refused with close code 1013 or HTTP 503."""
     max_requests: int = Field(default=32, ge=1, le=100_000)
     """HTTP transcriptions and speech requests at once; one more is refused with HTTP 503."""
-    max_frame_bytes: int = Field(default=20 * MIB, ge=1_024, le=1 << 30)
+    max_frame_bytes: int = Field(default=20 * MIB + 65_536, ge=1_024, le=1 << 30)
     """Largest message of a client: 15 MiB of audio in base64 and its envelope."""
     max_upload_bytes: int = Field(default=25 * MIB, ge=1_024, le=1 << 40)
     """Largest body of an HTTP request."""

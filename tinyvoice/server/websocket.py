@@ -20,6 +20,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from tinyvoice.engine import EngineError, EngineFullError, EngineOverloadedError
 from tinyvoice.errors import TinyvoiceError
 from tinyvoice.realtime.configuration import DEFAULT_MODEL
+from tinyvoice.realtime.errors import ProtocolError
 from tinyvoice.realtime.identifiers import random_identifier
 from tinyvoice.realtime.limits import SessionLimits
 from tinyvoice.realtime.session import RealtimeSession
@@ -127,37 +128,41 @@ async def _let_in(websocket: WebSocket) -> Identity | None:
 async def _serve(websocket: WebSocket, identity: Identity) -> None:
     """Run a session of its own over this WebSocket."""
     state = websocket.app.state
-    registry: SessionRegistry = state.sessions
-    session = _session(websocket, identity)
-    connection = RealtimeConnection(
-        session,
-        state.engine,
-        state.responder,
-        WebSocketTransport(websocket),
-        state.settings,
-        state.metrics,
-    )
     try:
-        registry.add(connection.id, connection)
-        await connection.open()
-    except (RefusedError, EngineError) as error:
-        registry.remove(connection.id)
-        state.metrics.refusals.labels(refusal_reason(error)).inc()
-        await _turn_away(websocket, _as_api_error(error), TRY_AGAIN_LATER, str(error))
+        session = _session(websocket, identity)
+    except ProtocolError as error:  # an ephemeral key's configuration that we no longer take
+        refusal = ApiError(400, str(error), param=error.param, code=error.code)
+        await websocket.send_denial_response(_answer(refusal))
         return
+    transport = WebSocketTransport(websocket)
+    connection = RealtimeConnection(
+        session, state.engine, state.responder, transport, state.settings, state.metrics
+    )
+    registry: SessionRegistry = state.sessions
     with logs.about(connection.id):
-        reader: asyncio.Task[None] | None = None
         try:
-            await _accept(websocket)
-            reader = asyncio.create_task(_read(websocket, connection))
-            await connection.run()
-        except (WebSocketDisconnect, OSError):
-            connection.lost()
+            registry.add(connection.id, connection)
+            await connection.open()
+            await _run(websocket, connection)
+        except (RefusedError, EngineError) as error:
+            state.metrics.refusals.labels(refusal_reason(error)).inc()
+            await _turn_away(websocket, _as_api_error(error), TRY_AGAIN_LATER, str(error))
         finally:
             registry.remove(connection.id)
             connection.release()
-            if reader is not None:
-                reader.cancel()
+
+
+async def _run(websocket: WebSocket, connection: RealtimeConnection) -> None:
+    """Accept, then serve until the session is over or the client gone."""
+    try:
+        await _accept(websocket)
+    except (WebSocketDisconnect, OSError):
+        return  # gone before it began
+    reader = asyncio.create_task(_read(websocket, connection), name=f"{connection.id} reader")
+    try:
+        await connection.run()
+    finally:
+        reader.cancel()
 
 
 async def _join(websocket: WebSocket, call_id: str) -> None:
