@@ -25,7 +25,10 @@ def cut(text: str, size: int = 1) -> list[str]:
         ("What? No! Well…", ["What? ", "No! ", "Well…"]),
         ('He said "Go." Then he left.', ['He said "Go." ', "Then he left."]),
         ("Ask Dr. Smith, of St. Mary, please.", ["Ask Dr. Smith, ", "of St. Mary, please."]),
-        ("It costs 3.50 or 1,250.75 in all. Good.", ["It costs 3.50 or 1,250.75 in all. ", "Good."]),
+        (
+            "It costs 3.50 or 1,250.75 in all. Good.",
+            ["It costs 3.50 or 1,250.75 in all. ", "Good."],
+        ),
         ("Use it, e.g. at 5 p.m. or so. Bye.", ["Use it, e.g. at 5 p.m. or so. ", "Bye."]),
         ("Come at 5 p.m. We wait.", ["Come at 5 p.m. ", "We wait."]),
         ("Is it no. 5? No. Not so.", ["Is it no. 5? ", "No. ", "Not so."]),
@@ -80,5 +83,7 @@ def test_a_word_without_end_is_cut() -> None:
 def test_clauses_joined_are_the_text() -> None:
     draw = random.Random(0)
     for _ in range(300):
-        text = "".join(draw.choices(["a", "Dr", "3", ".", ",", " ", "\n", "!", '"', "。", "—"], k=200))
+        text = "".join(
+            draw.choices(["a", "Dr", "3", ".", ",", " ", "\n", "!", '"', "。", "—"], k=200)
+        )
         assert "".join(cut(text, draw.randint(1, 9))) == text

@@ -5,9 +5,8 @@ from typing import Any
 
 import pytest
 
-from tests.realtime.backends.requests import call, collect, output, replies, request, text_of
+from tests.realtime.backends.requests import call, collect, output, replies, request, text_of, user
 from tests.realtime.backends.requests import tool as make_tool
-from tests.realtime.backends.requests import user
 from tinyvoice.realtime.backends.arguments import fill_arguments
 from tinyvoice.realtime.backends.echo import EchoModel
 from tinyvoice.realtime.backends.interface import (
@@ -161,7 +160,9 @@ def test_what_is_not_said_is_left_out_or_taken_from_the_schema() -> None:
     }
 
 
-@pytest.mark.parametrize("schema", [None, {}, [], "x", {"properties": {"a": None}}, {"properties": 1}])
+@pytest.mark.parametrize(
+    "schema", [None, {}, [], "x", {"properties": {"a": None}}, {"properties": 1}]
+)
 def test_schemas_that_are_none_do_no_harm(schema: Any) -> None:
     assert set(fill_arguments(schema, "do it")) <= {"a"}
 
