@@ -32,7 +32,7 @@ class ScriptError(Exception):
     """A client script failed; the message has what it wrote."""
 
 
-async def run_script(script: str, *, seconds: float = LONGEST_SECONDS, **settings: object) -> Any:
+async def run_script(script: str, *, seconds: float = LONGEST_SECONDS, **settings: Any) -> Any:
     """What the script ``clients/<script>.mjs`` reports when it is run with these settings.
 
     Raises:

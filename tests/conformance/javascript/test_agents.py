@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from tests.conformance.checking import word_error
 from tests.conformance.javascript.conftest import API_KEY, Recording
 from tests.conformance.javascript.node import run_script
+from tests.conformance.javascript.reports import spoken
 from tests.conformance.recording import Recorder
 from tinyvoice.benchmark.speech import Clip
 
 GREETING, QUESTION, INTERRUPTION, SUM = "05", "13", "08", "04"
 STORY = "There was a server in a little house, and it spoke at length. " * 40
 """Its answer is two minutes of speech, which is still being made when it is interrupted."""
-
-
-def spoken(item: dict[str, Any]) -> str:
-    """What a message of the client's history says."""
-    return " ".join(part.get("transcript") or part.get("text") or "" for part in item["content"])
 
 
 async def test_conversation(recorder: Recorder, played: Recording, speech: dict[str, Clip]) -> None:

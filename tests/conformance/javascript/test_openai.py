@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from tests.conformance.checking import validation_faults, word_error
+from tests.conformance.checking import word_error
 from tests.conformance.javascript.conftest import API_KEY, Recording
 from tests.conformance.javascript.node import run_script
+from tests.conformance.javascript.reports import of_type, server_events
 from tests.conformance.serving import RunningServer
 from tinyvoice.benchmark.speech import Clip
 
 TRANSCRIPTION = "conversation.item.input_audio_transcription"
-
-
-def of_type(events: list[dict[str, Any]], kind: str) -> list[dict[str, Any]]:
-    return [event for event in events if event["type"] == kind]
 
 
 async def test_transcription(
@@ -29,16 +24,16 @@ async def test_transcription(
         speed=4,
     )
     assert report["errors"] == []
-    assert validation_faults(report["events"], of_beta=False) == []
-    completed = of_type(report["events"], f"{TRANSCRIPTION}.completed")
+    events = server_events(report)
+    completed = of_type(events, f"{TRANSCRIPTION}.completed")
     assert len(completed) == len(names)
     for name, turn in zip(names, completed, strict=True):
         assert word_error(speech[name].text or "", turn["transcript"]) <= 0.25
-        deltas = of_type(report["events"], f"{TRANSCRIPTION}.delta")
+        deltas = of_type(events, f"{TRANSCRIPTION}.delta")
         said = [event["delta"] for event in deltas if event["item_id"] == turn["item_id"]]
         assert "".join(said) == turn["transcript"]
         assert turn["logprobs"]
-    kinds = [event["type"] for event in report["events"]]
+    kinds = [event["type"] for event in events]
     first = kinds.index(f"{TRANSCRIPTION}.delta")
     assert first < kinds.index("input_audio_buffer.speech_stopped"), "no words while one speaks"
     assert report["closeCode"] in (1000, 1005)
@@ -52,8 +47,7 @@ async def test_conversation(secured: RunningServer, played: Recording) -> None:
         recording=played("17"),  # set a timer for eight hours and twelve minutes
         speed=4,
     )
-    events = report["events"]
-    assert validation_faults(events, of_beta=False) == []
+    events = server_events(report)
     assert report["call"]["name"] == "set_timer"
     assert report["call"]["arguments"] == '{"hours": 8, "minutes": 12}'
     assert report["retrieved"] == report["call"]
@@ -80,9 +74,8 @@ async def test_beta(secured: RunningServer, played: Recording, speech: dict[str,
         recording=played("02"),
         speed=4,
     )
-    events = report["events"]
     assert report["errors"] == []
-    assert validation_faults(events, of_beta=True) == []
+    events = server_events(report, beta=True)
     updated = of_type(events, "session.updated")[0]["session"]
     assert updated["input_audio_format"] == "pcm16"
     assert updated["turn_detection"]["silence_duration_ms"] == 500

@@ -105,7 +105,6 @@ await main(async ({ url, apiKey, greeting, question, interruption, sum, story, s
   const { history } = session;
   session.close();
   return {
-    events: log.events,
     unrecognised: unrecognised(log.events),
     history,
     errors,

@@ -101,15 +101,14 @@ await main(async (settings) => {
         },
       ],
     );
+    const entries = result?.log ?? [];
+    const events = entries.filter(([side]) => side === 'server').map(([, event]) => event);
     if (sideband) {
-      const { event_id } = result.events.at(-1);
-      await overheard.next(result.events.at(-1).type, {
-        where: (event) => event.event_id === event_id,
-        after: 0,
-      });
+      const { type, event_id } = events.at(-1);
+      await overheard.next(type, { where: (event) => event.event_id === event_id, after: 0 });
     }
-    if (result?.events) result.unrecognised = unrecognised(result.events);
-    return { result, secret, problems, overheard: overheard.events };
+    const report = { result, unrecognised: unrecognised(events), secret, problems };
+    return { ...report, overheard: overheard.events };
   } finally {
     await chrome.close();
     server.close();

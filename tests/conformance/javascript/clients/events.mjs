@@ -2,14 +2,18 @@
 
 const sleep = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 
-/** Server events in the order they came, and promises of those still to come. */
+/** What both sides said, in order; and promises of server events still to come. */
 export class EventLog {
-  constructor() {
-    this.events = [];
-    this.waiting = [];
+  events = []; // of the server
+  entries = []; // of both sides: pairs of "client" or "server" and the event
+  waiting = [];
+
+  sent(event) {
+    this.entries.push(['client', event]);
   }
 
   add(event) {
+    this.entries.push(['server', event]);
     this.events.push(event);
     this.waiting = this.waiting.filter(({ matches, resolve }) => {
       if (!matches(event)) return true;

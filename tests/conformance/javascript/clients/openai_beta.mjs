@@ -13,10 +13,14 @@ await main(async ({ baseURL, apiKey, recording, speed }) => {
     new OpenAI({ baseURL, apiKey }),
   );
   realtime.on('event', (event) => log.add(event));
+  const send = (event) => {
+    log.sent(event);
+    realtime.send(event);
+  };
   realtime.on('error', (error) => errors.push(error.message));
 
   await log.next('session.created', { after: 0 });
-  realtime.send({
+  send({
     type: 'session.update',
     session: {
       modalities: ['audio', 'text'],
@@ -33,7 +37,7 @@ await main(async ({ baseURL, apiKey, recording, speed }) => {
 
   const microphone = new Microphone(
     (chunk) =>
-      realtime.send({ type: 'input_audio_buffer.append', audio: chunk.toString('base64') }),
+      send({ type: 'input_audio_buffer.append', audio: chunk.toString('base64') }),
     speed,
   );
   const answered = log.next('response.done');
@@ -41,5 +45,5 @@ await main(async ({ baseURL, apiKey, recording, speed }) => {
   const { response } = await answered;
   await microphone.close();
   realtime.close();
-  return { events: log.events, errors, response };
+  return { log: log.entries, errors, response };
 });

@@ -24,11 +24,15 @@ await main(async ({ baseURL, apiKey, recording, speed }) => {
     new OpenAI({ baseURL, apiKey }),
   );
   realtime.on('event', (event) => log.add(event));
+  const send = (event) => {
+    log.sent(event);
+    realtime.send(event);
+  };
   realtime.on('error', ({ error }) => errors.push(error));
   const answered = () => log.next('response.done');
 
   await log.next('session.created', { after: 0 });
-  realtime.send({
+  send({
     type: 'session.update',
     session: {
       type: 'realtime',
@@ -42,21 +46,21 @@ await main(async ({ baseURL, apiKey, recording, speed }) => {
   // A question by voice calls the tool, whose output is spoken.
   const microphone = new Microphone(
     (chunk) =>
-      realtime.send({ type: 'input_audio_buffer.append', audio: chunk.toString('base64') }),
+      send({ type: 'input_audio_buffer.append', audio: chunk.toString('base64') }),
     speed,
   );
   const [call] = (await Promise.all([answered(), microphone.hear(recording)]))[0].response.output;
   await microphone.close();
-  realtime.send({
+  send({
     type: 'conversation.item.create',
     item: { type: 'function_call_output', call_id: call.call_id, output: '"it runs"' },
   });
-  realtime.send({ type: 'response.create' });
+  send({ type: 'response.create' });
   const spoken = await answered();
 
   // An answer in text, outside the conversation, with metadata.
   const aside = answered();
-  realtime.send({
+  send({
     type: 'response.create',
     response: {
       conversation: 'none',
@@ -71,10 +75,10 @@ await main(async ({ baseURL, apiKey, recording, speed }) => {
   const written = await aside;
 
   // What goes wrong comes back with the id of what caused it, and the session goes on.
-  realtime.send({ type: 'response.cancel', event_id: 'cancel_nothing' });
+  send({ type: 'response.cancel', event_id: 'cancel_nothing' });
   await log.next('error', { after: 0 });
-  realtime.send({ type: 'conversation.item.retrieve', item_id: call.id });
+  send({ type: 'conversation.item.retrieve', item_id: call.id });
   const { item: retrieved } = await log.next('conversation.item.retrieved');
   realtime.close();
-  return { events: log.events, errors, call, spoken, written, retrieved };
+  return { log: log.entries, errors, call, spoken, written, retrieved };
 });

@@ -13,11 +13,15 @@ await main(async ({ baseURL, apiKey, recordings, speed }) => {
     new OpenAI({ baseURL, apiKey }),
   );
   realtime.on('event', (event) => log.add(event));
+  const send = (event) => {
+    log.sent(event);
+    realtime.send(event);
+  };
   realtime.on('error', (error) => errors.push(error.message));
   const closed = new Promise((resolve) => realtime.socket.on('close', resolve));
 
   await log.next('session.created', { after: 0 });
-  realtime.send({
+  send({
     type: 'session.update',
     session: {
       type: 'transcription',
@@ -36,10 +40,10 @@ await main(async ({ baseURL, apiKey, recordings, speed }) => {
   for (const recording of recordings) {
     const completed = log.next('conversation.item.input_audio_transcription.completed');
     for await (const chunk of chunks(recording, speed)) {
-      realtime.send({ type: 'input_audio_buffer.append', audio: chunk.toString('base64') });
+      send({ type: 'input_audio_buffer.append', audio: chunk.toString('base64') });
     }
     await completed;
   }
   realtime.close();
-  return { events: log.events, errors, closeCode: await closed };
+  return { log: log.entries, errors, closeCode: await closed };
 });

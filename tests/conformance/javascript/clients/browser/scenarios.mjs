@@ -15,21 +15,32 @@ const LOUD = 0.02; // of full scale: speech is well above, silence well below
 const QUIET = 0.001;
 const CHUNK_BYTES = 9600; // 200 ms of s16le mono at 24 kHz
 
+// A page has one scenario, and a scenario one connection.
+const log = new EventLog();
+const errors = [];
+
+// Clients do not tell what they send.
+for (const { prototype } of [RTCDataChannel, WebSocket]) {
+  const { send } = prototype;
+  prototype.send = function (data) {
+    log.sent(JSON.parse(data));
+    return send.call(this, data);
+  };
+}
+
 function open(transport) {
   const agent = new RealtimeAgent({ name: 'Ada', instructions: 'Be brief.' });
   const session = new RealtimeSession(agent, { transport });
-  const log = new EventLog();
-  const errors = [];
   transport.on('*', (event) => log.add(event));
   session.on('error', ({ error }) => errors.push(error?.error ?? String(error)));
-  return { session, log, errors };
+  return session;
 }
 
 /** A call; the browser's microphone says something by itself soon after it is opened. */
 async function call({ callsURL, apiKey, story }) {
   const audioElement = document.body.appendChild(document.createElement('audio'));
   const transport = new OpenAIRealtimeWebRTC({ baseUrl: callsURL, audioElement });
-  const { session, log, errors } = open(transport);
+  const session = open(transport);
   await session.connect({ apiKey });
   const { callId } = transport;
   const meter = new LevelMeter(audioElement.srcObject);
@@ -52,7 +63,7 @@ async function call({ callsURL, apiKey, story }) {
 
   const { history } = session;
   session.close();
-  return { events: log.events, errors, callId, transcript, silence, loudForMs, history };
+  return { log: log.entries, errors, callId, transcript, silence, loudForMs, history };
 }
 
 /** A call whose answer is talked over, and to which a backend is attached. */
@@ -64,17 +75,15 @@ async function interruptedCall({ callsURL, apiKey, recordings: [question, interr
     audioElement,
     mediaStream: mouth.stream,
   });
-  const { session, log, errors } = open(transport);
-  let interruptions = 0;
-  session.on('audio_interrupted', () => (interruptions += 1));
+  const session = open(transport);
   await session.connect({ apiKey });
   await window.attachBackend(transport.callId);
   const meter = new LevelMeter(audioElement.srcObject);
-  const completed = [];
+  const transcripts = [];
 
   let transcription = log.next(COMPLETED);
   await mouth.say(question);
-  completed.push((await transcription).transcript);
+  transcripts.push((await transcription).transcript);
   await until('the answer is heard', () => meter.level > LOUD);
   const cleared = log.next('output_audio_buffer.cleared');
   const truncated = log.next('conversation.item.truncated');
@@ -83,7 +92,7 @@ async function interruptedCall({ callsURL, apiKey, recordings: [question, interr
   const talking = mouth.say(interruption);
   await cleared;
   await Promise.all([truncated, talking]);
-  completed.push((await transcription).transcript);
+  transcripts.push((await transcription).transcript);
   await until('the second answer is heard', () => meter.level > LOUD);
   await stopped;
 
@@ -95,13 +104,13 @@ async function interruptedCall({ callsURL, apiKey, recordings: [question, interr
   await more;
   session.close();
   const { history } = session;
-  return { events: log.events, errors, completed, interruptions, history };
+  return { log: log.entries, errors, transcripts, history };
 }
 
 /** A WebSocket, which gets its key as a subprotocol: a page cannot set headers. */
 async function socket({ url, apiKey, recordings: [recording] }) {
   const transport = new OpenAIRealtimeWebSocket({ url });
-  const { session, log, errors } = open(transport);
+  const session = open(transport);
   let audioBytes = 0;
   session.on('audio', ({ data }) => (audioBytes += data.byteLength));
   await session.connect({ apiKey });
@@ -112,15 +121,13 @@ async function socket({ url, apiKey, recordings: [recording] }) {
   const { response } = await answered;
   const { transcript } = await log.next(COMPLETED, { after: 0 });
   session.close();
-  return { events: log.events, errors, protocol, transcript, audioBytes, response };
+  return { log: log.entries, errors, protocol, transcript, audioBytes, response };
 }
 
 /** The official client, which gets its key in the same way; the key brings the session's settings. */
 async function officialSocket({ baseURL, apiKey, recordings: [recording] }) {
   const { OpenAI } = await import('/npm/openai/index.mjs');
   const { OpenAIRealtimeWebSocket } = await import('/npm/openai/realtime/websocket.mjs');
-  const log = new EventLog();
-  const errors = [];
   const realtime = new OpenAIRealtimeWebSocket(
     { intent: 'transcription' },
     new OpenAI({ baseURL, apiKey, dangerouslyAllowBrowser: true }),
@@ -135,16 +142,14 @@ async function officialSocket({ baseURL, apiKey, recordings: [recording] }) {
   }
   const { transcript } = await log.next(COMPLETED, { after: 0 });
   realtime.close();
-  return { events: log.events, errors, transcript };
+  return { log: log.entries, errors, transcript };
 }
 
-/** The words in which a call with this key is refused. */
-async function refusal({ callsURL, apiKey }) {
-  const { session } = open(new OpenAIRealtimeWebRTC({ baseUrl: callsURL }));
-  return session.connect({ apiKey }).then(
-    () => null,
-    (error) => error.message,
-  );
+/** A call with a key that the server does not know. */
+async function refusedCall({ callsURL, apiKey }) {
+  const session = open(new OpenAIRealtimeWebRTC({ baseUrl: callsURL }));
+  const refusal = await session.connect({ apiKey }).catch((error) => error.message);
+  return { errors: errors.slice(1), refusal }; // the first tells the same
 }
 
-window.scenarios = { call, interruptedCall, socket, officialSocket, refusal };
+window.scenarios = { call, interruptedCall, socket, officialSocket, refusedCall };
