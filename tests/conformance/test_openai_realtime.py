@@ -161,14 +161,15 @@ async def test_an_ephemeral_key_carries_its_session(clients: Clients) -> None:
 async def test_words_come_while_they_are_spoken(
     clients: Clients, recording: Recording, speech: Speech
 ) -> None:
-    report = await run(clients, "transcription", recording("06"), recording("16"), speed=1.0)
+    report = await run(clients, "transcription", recording("06"), recording("20"), speed=1.0)
     assert report["kind"] == "transcription"
-    for name, (item, transcript) in zip(("06", "16"), report["transcripts"].items(), strict=True):
+    for name, (item, transcript) in zip(("06", "20"), report["transcripts"].items(), strict=True):
         assert same_words(speech[name].text or "", transcript)
         assert report["deltas"][item] == transcript
     assert all(values and max(values) <= 0.0 for values in report["logprobs"])
     assert all(usage["type"] == "duration" for usage in report["usage"])
     [connection] = clients.recorder.connections
+    # Stable text is a matter of the model's sureness: these two begin with words it is sure of.
     early: set[str] = set()
     spoken: set[str] = set()
     for event in connection.events("server"):
