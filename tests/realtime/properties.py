@@ -113,6 +113,7 @@ def turn_faults(log: Log, complete: bool = False) -> list[str]:
         "ended": last,
     }
     told: set[str] = set()
+    deleted: set[str] = set()
     transcribes = False
     for event in server_events(log):
         kind = event["type"]
@@ -121,8 +122,14 @@ def turn_faults(log: Log, complete: bool = False) -> list[str]:
         elif kind == "input_audio_buffer.cleared":
             for item_id in [i for i, stage in stages.items() if stage == "started"]:
                 del stages[item_id]
+        elif kind == "conversation.item.deleted":
+            deleted.add(event["item_id"])
         stage, item_id = turn_stage(event)
         if stage is None or item_id is None:
+            continue
+        if stage == "added" and item_id in deleted:
+            # A client's own item under the name of one that is gone.
+            stages.pop(item_id, None)
             continue
         if stage in ("started", "timed out"):
             if item_id in stages:
