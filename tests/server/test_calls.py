@@ -7,11 +7,13 @@ import json
 import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import httpx2 as httpx
 import numpy as np
 import pytest
+import soundfile
 import websockets
 from openai.types.realtime import RealtimeServerEvent
 from pydantic import SecretStr, TypeAdapter
@@ -224,15 +226,11 @@ async def test_an_ephemeral_key_brings_its_session(server: RunningServer) -> Non
         assert created["output_modalities"] == ["text"]
 
 
-async def test_the_session_part_makes_a_transcription_session(
-    server: RunningServer, clips: list[Clip]
-) -> None:
+async def test_the_session_part_makes_a_transcription_session(server: RunningServer) -> None:
     async with calling(server, {**TRANSCRIBED, "type": "transcription"}) as (caller, _):
-        assert caller.events[0]["session"]["type"] == "transcription"
-        caller.microphone.say(np.pad(clips[5].samples, (4_000, 0)))
-        completed = await caller.wait_for_type(COMPLETED)
-        assert clips[5].text is not None
-        assert words(completed["transcript"]) == words(clips[5].text)
+        created = caller.events[0]["session"]
+        assert created["type"] == "transcription"
+        assert created["audio"]["input"]["transcription"]["model"] == "m"
 
 
 async def test_the_older_address_answers_offers_too(server: RunningServer) -> None:
@@ -402,3 +400,28 @@ async def _a_server_that_stops_ends_its_calls(server: RunningServer) -> None:
         )
         async with asyncio.timeout(5):
             await caller.hung_up.wait()
+
+
+def test_the_guides_program_talks_to_the_server(
+    server: RunningServer,
+    clips: list[Clip],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    guide = Path(__file__).parents[2] / "docs" / "webrtc.md"
+    block = re.search(r"```python\n(.*?)```", guide.read_text(encoding="utf-8"), re.DOTALL)
+    assert block is not None
+    program = block[1].replace("http://127.0.0.1:8000", server.url)
+    assert program != block[1]
+    monkeypatch.chdir(tmp_path)
+    clip = clips[19]
+    soundfile.write("question.wav", np.pad(clip.samples, (4_000, 16_000)), 16_000)
+    exec(compile(program, str(guide), "exec"), {"__name__": "__main__"})
+    you, answer = capsys.readouterr().out.splitlines()
+    assert clip.text is not None
+    assert words(you) == ["you", *words(clip.text)]
+    assert words(answer) == ["answer", "you", "said", *words(clip.text)]
+    spoken, rate = soundfile.read("answer.wav")
+    assert len(spoken) > rate
+    assert np.abs(spoken).max() > 0.05

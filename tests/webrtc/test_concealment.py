@@ -12,7 +12,8 @@ from tinyvoice.webrtc.concealment import Concealment
 @pytest.mark.parametrize("hertz", [70.0, 110.0, 220.0, 350.0])
 def test_a_voice_goes_on_at_its_pitch_and_fades(rate: int, hertz: float) -> None:
     times = np.arange(round(0.14 * rate)) / rate
-    voice = sum(np.sin(2 * np.pi * hertz * n * times) / n for n in (1, 2, 3)).astype(np.float32)
+    waves = [np.sin(2 * np.pi * hertz * n * times) / n for n in (1, 2, 3)]
+    voice = np.sum(waves, axis=0).astype(np.float32)
     known = round(0.1 * rate)
     concealment = Concealment(rate)
     for begin in range(0, known, round(0.02 * rate)):
