@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -63,12 +63,12 @@ async def connected(
     *,
     created: bool = True,
     subprotocols: Sequence[str] | None = None,
-    **headers: str,
+    headers: Mapping[str, str] | None = None,
 ) -> AsyncIterator[Client]:
     """A client of a server (``ws://…``), after ``session.created`` unless said otherwise."""
     async with websockets.connect(
         f"{url}/v1/realtime?{query}",
-        additional_headers={name.replace("_", "-"): value for name, value in headers.items()},
+        additional_headers=headers,
         subprotocols=subprotocols,  # type: ignore[arg-type]
         compression=None,
         max_size=None,

@@ -44,7 +44,7 @@ async def test_keys_in_headers(locked: RunningServer, headers: dict[str, str]) -
     async with httpx.AsyncClient(base_url=locked.url) as client:
         answer = await client.get("/v1/models", headers=headers)
         assert answer.status_code == 200
-    async with connected(locked.websocket_url, **headers):
+    async with connected(locked.websocket_url, headers=headers):
         pass
 
 
@@ -65,7 +65,7 @@ async def test_programs_are_refused_with_401(locked: RunningServer, key: str | N
     assert answer.json()["error"]["code"] == "invalid_api_key"
     assert answer.headers["www-authenticate"] == "Bearer"
     with pytest.raises(websockets.InvalidStatus) as raised:
-        async with connected(locked.websocket_url, **headers):
+        async with connected(locked.websocket_url, headers=headers):
             pass
     assert raised.value.response.status_code == 401
     assert b'"invalid_api_key"' in (raised.value.response.body or b"")
@@ -89,10 +89,12 @@ async def test_the_official_client_says_that_its_key_is_wrong(locked: RunningSer
 async def test_pages_of_other_origins_are_refused(locked: RunningServer) -> None:
     key = {"Authorization": "Bearer home-key"}
     with pytest.raises(websockets.InvalidStatus) as raised:
-        async with connected(locked.websocket_url, Origin="https://elsewhere.example", **key):
+        async with connected(
+            locked.websocket_url, headers={"Origin": "https://elsewhere.example", **key}
+        ):
             pass
     assert raised.value.response.status_code == 403
-    async with connected(locked.websocket_url, Origin="https://app.example", **key):
+    async with connected(locked.websocket_url, headers={"Origin": "https://app.example", **key}):
         pass
 
 
@@ -168,11 +170,13 @@ async def test_ephemeral_keys_of_a_replica_open_a_session_here(locked: RunningSe
     """Nothing is kept: a key made elsewhere with the same API keys is as good as ours."""
     configuration = {"type": "transcription", "include": None}
     key = EphemeralKeys(derive_secret(KEYS)).make("transcription", configuration, 60)
-    async with connected(locked.websocket_url, "model=m", Authorization=f"Bearer {key}") as client:
+    async with connected(
+        locked.websocket_url, "model=m", headers={"Authorization": f"Bearer {key}"}
+    ) as client:
         assert client.events[0]["session"]["type"] == "transcription"
     expired = EphemeralKeys(derive_secret(KEYS), now=lambda: 1_000.0).make("realtime", {}, 60)
     with pytest.raises(websockets.InvalidStatus) as raised:
-        async with connected(locked.websocket_url, Authorization=f"Bearer {expired}"):
+        async with connected(locked.websocket_url, headers={"Authorization": f"Bearer {expired}"}):
             pass
     assert raised.value.response.status_code == 401
     assert b"has expired" in (raised.value.response.body or b"")

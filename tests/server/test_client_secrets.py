@@ -31,7 +31,7 @@ async def test_the_official_client_gets_a_key_and_the_session_begins_so(
     described = made.session.model_dump()
     assert (described["type"], described["instructions"]) == ("realtime", "Be brief.")
     bearer = {"Authorization": f"Bearer {made.value}"}
-    async with connected(server.websocket_url, "model=other", **bearer) as socket:
+    async with connected(server.websocket_url, "model=other", headers=bearer) as socket:
         session = socket.events[0]["session"]
     assert (session["instructions"], session["model"]) == ("Be brief.", "mine")
     assert session["expires_at"] > time.time() + 3_000
@@ -67,7 +67,7 @@ async def test_the_older_addresses(server: RunningServer, path: str, kind: str) 
     assert answer["input_audio_format"] == "g711_ulaw"
     assert abs(answer["client_secret"]["expires_at"] - time.time() - 60) < 10
     bearer = {"Authorization": f"Bearer {answer['client_secret']['value']}"}
-    async with connected(server.websocket_url, "", **bearer) as socket:
+    async with connected(server.websocket_url, "", headers=bearer) as socket:
         session = socket.events[0]["session"]
     assert session["type"] == kind
     assert session["audio"]["input"]["format"] == {"type": "audio/pcmu"}

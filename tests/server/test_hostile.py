@@ -116,7 +116,7 @@ async def test_an_oversized_message_closes_its_own_connection(
 
 
 async def test_a_message_of_the_largest_size_is_read(server: RunningServer) -> None:
-    """As long as 15 MiB of audio; that its last letter is no base64 spares the engine six minutes."""
+    """As long as 15 MiB of audio; the last letter is none of base64: the engine is spared."""
     audio = base64.b64encode(bytes(15 << 20)).decode()[:-1] + "%"
     async with connected(server.websocket_url) as client:
         await client.send({"type": "input_audio_buffer.append", "audio": audio, "event_id": "e"})

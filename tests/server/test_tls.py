@@ -24,8 +24,7 @@ from tinyvoice.server.tls import certificate, self_signed
 async def test_https_and_wss_with_a_certificate_of_our_own(asr_model: ASRModel) -> None:
     made = self_signed("127.0.0.1")
     settings = ServerSettings(port=0, tls_self_signed=True)
-    factory = {"ssl_context_factory": lambda *_: made.context}
-    with running(settings, asr_model, **factory) as server:
+    with running(settings, asr_model, ssl_context_factory=lambda *_: made.context) as server:
         assert server.url.startswith("https://")
         port = int(server.url.rpartition(":")[2])
         der = ssl.PEM_cert_to_DER_cert(ssl.get_server_certificate(("127.0.0.1", port)))

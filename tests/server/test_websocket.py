@@ -38,6 +38,7 @@ async def test_the_official_client_has_a_conversation(
                     await connection.send(append)  # type: ignore[arg-type]
             if event.type == "response.done":
                 break
+        assert event.type == "response.done"
         assert event.response.status == "completed"
         assert event.response.output
 

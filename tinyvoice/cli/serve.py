@@ -98,7 +98,7 @@ def _load(flags: dict[str, Any], file: Path | None) -> ServerSettings:
 
 def _check_extra() -> None:
     """Find out that something is missing before the model is loaded."""
-    for name in ("fastapi", "uvicorn", "websockets", "prometheus_client", "multipart"):
+    for name in ("fastapi", "uvicorn", "websockets", "prometheus_client", "python_multipart"):
         try:
             __import__(name)
         except ModuleNotFoundError:
@@ -123,9 +123,10 @@ def _bound(host: str, port: int) -> Iterator[list[socket.socket]]:
     try:
         try:
             found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-        except OSError as error:
+        except (OSError, UnicodeError) as error:
+            reason = getattr(error, "strerror", None) or "it is not a name"
             raise ConfigurationError(
-                f"There is no address {host} ({error.strerror}): check --host.", key="host"
+                f"There is no address {host} ({reason}): check --host.", key="host"
             ) from None
         for family, kind, protocol, _, address in dict.fromkeys(found):
             taken = socket.socket(family, kind, protocol)

@@ -19,7 +19,7 @@ from tinyvoice.engine import EngineSettings, StreamingEngine
 from tinyvoice.model.modeling import ASRModel
 from tinyvoice.realtime.backends.interface import Responder
 from tinyvoice.realtime.backends.registry import build_responder
-from tinyvoice.server import health, websocket
+from tinyvoice.server import health, page, websocket
 from tinyvoice.server.admission import SessionRegistry
 from tinyvoice.server.authentication import Authenticator, require_key
 from tinyvoice.server.ephemeral_keys import EphemeralKeys, derive_secret
@@ -67,6 +67,11 @@ def build_app(
     secret = derive_secret(settings.keys, signing.get_secret_value() if signing else None)
     state.ephemeral_keys = EphemeralKeys(secret, settings.client_secret_bytes)
     state.authenticator = Authenticator(settings.keys, state.ephemeral_keys)
+    state.metrics.watch(
+        "tinyvoice_engine_streams",
+        "Streams open in the engine.",
+        lambda: state.engine.open_streams if state.engine is not None else 0,
+    )
     _add_routes(app)
     add_error_handlers(app)
     app.add_middleware(RequestMiddleware, metrics=state.metrics, settings=settings)
@@ -89,6 +94,7 @@ def _add_routes(app: FastAPI) -> None:
             app.include_router(importlib.import_module(module).router, dependencies=guard)
     app.include_router(health.router)
     app.include_router(websocket.router)
+    app.include_router(page.router)
 
 
 @asynccontextmanager
