@@ -179,6 +179,81 @@ class TestManual:
         assert detector.commit() == [Ended(Extent(1, end, end + WINDOW, end, end + WINDOW))]
 
 
+class TestExternal:
+    def test_nothing_begins_by_itself(self) -> None:
+        detector = UtteranceDetector(settings(endpointing="external"))
+        assert hear(detector, "..######......") == []
+        assert detector.commit() == []
+
+    def test_begins_and_ends_when_told(self) -> None:
+        detector = UtteranceDetector(settings(endpointing="external"))
+        hear(detector, "....##")
+        assert detector.begin() == [Started(0, 6 * WINDOW)]
+        assert detector.begin() == []
+        assert hear(detector, "##") == []
+        extent = Extent(0, 6 * WINDOW, 8 * WINDOW, 4 * WINDOW, 8 * WINDOW)
+        assert detector.commit() == [Ended(extent)]
+        assert detector.commit() == []
+        assert detector.begin() == [Started(1, 8 * WINDOW)]
+        assert detector.audio_start == 8 * WINDOW
+
+    def test_reaches_back_as_far_as_asked_and_there_is(self) -> None:
+        detector = UtteranceDetector(settings(endpointing="external"))
+        hear(detector, "." * 20)
+        detector.begin(back=10 * WINDOW)
+        assert detector.audio_start == 10 * WINDOW
+        detector.commit()
+        hear(detector, "....")
+        detector.begin(back=10 * WINDOW)
+        assert detector.audio_start == 20 * WINDOW
+
+    def test_keeps_what_may_be_reached_back_to_and_no_more(self) -> None:
+        detector = UtteranceDetector(settings(endpointing="external"))
+        hear(detector, "." * 1_000)
+        kept = detector.history.end - detector.history.begin
+        assert 5 * SECOND <= kept <= 6 * SECOND + 3 * WINDOW
+
+    def test_a_commit_in_a_pause_takes_the_final_pass_that_is_under_way(self) -> None:
+        detector = UtteranceDetector(settings(endpointing="external", prefix_padding_ms=0))
+        detector.begin()
+        extent = Extent(0, 0, 2 * WINDOW, 0, 5 * WINDOW)
+        assert hear(detector, "##...") == [EndExpected(extent)]
+        assert hear(detector, "." * 300) == []  # silence ends nothing
+        assert detector.commit() == [Ended(extent)]
+
+    @pytest.mark.parametrize("late", ["#", "~", "..~"])
+    def test_what_may_be_a_late_word_voids_that_pass(self, late: str) -> None:
+        detector = UtteranceDetector(settings(endpointing="external", prefix_padding_ms=0))
+        detector.begin()
+        hear(detector, "##...")
+        assert hear(detector, late) == [Resumed(0)]
+        end = (5 + len(late)) * WINDOW
+        assert detector.commit() == [Ended(Extent(0, 0, end, 0, end))]
+
+    def test_the_final_pass_begins_again_in_the_next_pause(self) -> None:
+        detector = UtteranceDetector(settings(endpointing="external", prefix_padding_ms=0))
+        detector.begin()
+        extent = Extent(0, 0, 6 * WINDOW, 0, 9 * WINDOW)
+        assert hear(detector, "##...#...")[1:] == [Resumed(0), EndExpected(extent)]
+
+    def test_an_onset_from_before_is_forgotten(self) -> None:
+        detector = UtteranceDetector(settings())
+        hear(detector, "..#")
+        detector.settings = settings(endpointing="external")
+        assert hear(detector, "#~~~") == []
+        detector.settings = settings()
+        assert hear(detector, "##") == [Started(0, 7 * WINDOW)]
+
+    def test_clear_forgets_it(self) -> None:
+        detector = UtteranceDetector(settings(endpointing="external"))
+        detector.begin()
+        hear(detector, "##")
+        detector.clear()
+        assert detector.commit() == []
+        assert detector.begin() == [Started(1, 2 * WINDOW)]
+        assert detector.audio_start == 2 * WINDOW
+
+
 class TestSemantic:
     def test_asks_in_a_pause_and_ends_on_the_answer(self) -> None:
         detector = UtteranceDetector(settings(endpointing="semantic"))

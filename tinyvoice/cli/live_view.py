@@ -21,6 +21,7 @@ from rich.live import Live
 from rich.text import Text
 
 from tinyvoice.engine.events import (
+    EndOfTurnLikely,
     Event,
     Failed,
     Final,
@@ -42,6 +43,7 @@ from tinyvoice.metrics import (
 EVENT_NAMES: dict[type, str] = {
     SpeechStarted: "speech_started",
     Partial: "partial",
+    EndOfTurnLikely: "end_of_turn_likely",
     SpeechEnded: "speech_ended",
     Final: "final",
     UtteranceFailed: "utterance_failed",
@@ -123,7 +125,7 @@ class Latencies:
 
     def received(self, event: Event) -> None:
         """An event was read just now."""
-        if isinstance(event, Failed):
+        if isinstance(event, Failed | EndOfTurnLikely):
             return
         utterance = self._open.setdefault(event.utterance, _Utterance())
         if isinstance(event, SpeechStarted):

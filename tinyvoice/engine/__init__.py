@@ -13,6 +13,7 @@ from tinyvoice.engine.errors import (
     UtteranceFailedError,
 )
 from tinyvoice.engine.events import (
+    EndOfTurnLikely,
     Event,
     Failed,
     Final,
@@ -22,14 +23,17 @@ from tinyvoice.engine.events import (
     TokenLogprob,
     UtteranceFailed,
 )
+from tinyvoice.engine.observer import EngineObserver
 from tinyvoice.engine.settings import EngineSettings, StreamSettings
 from tinyvoice.engine.stream import Stream
 
 __all__ = [
+    "EndOfTurnLikely",
     "EngineClosedError",
     "EngineError",
     "EngineFailedError",
     "EngineFullError",
+    "EngineObserver",
     "EngineOverloadedError",
     "EngineSettings",
     "Event",

@@ -35,6 +35,7 @@ from tinyvoice.engine.errors import (
     UtteranceFailedError,
 )
 from tinyvoice.engine.live import LiveStream
+from tinyvoice.engine.observer import EngineObserver, SafeObserver
 from tinyvoice.engine.runner import ModelRunner
 from tinyvoice.engine.scheduler import Scheduler
 from tinyvoice.engine.settings import EngineSettings, StreamSettings
@@ -59,7 +60,7 @@ class StreamingEngine:
 
     ``model`` is a loaded `ASRModel`, or what `ASRModel.from_pretrained` takes: ``"embedded"``, a
     folder, a Hub repository; ``loading`` is handed on to it. Opening loads and warms the model, so
-    that the first utterance is as fast as any.
+    that the first utterance is as fast as any. ``observer`` is told figures as they arise.
 
     Raises (on opening):
         CheckpointError, ConfigurationError: the model cannot be loaded, or not be streamed.
@@ -69,9 +70,12 @@ class StreamingEngine:
         self,
         model: ASRModel | str | Path = "embedded",
         settings: EngineSettings | None = None,
+        *,
+        observer: EngineObserver | None = None,
         **loading: Any,
     ) -> None:
         self.settings = settings or EngineSettings()
+        self._observer = SafeObserver(observer)
         self._source, self._loading = model, loading
         self._worker: Worker | None = None
         self._up = asyncio.Event()
@@ -101,7 +105,7 @@ class StreamingEngine:
             def wake() -> None:
                 loop.call_soon_threadsafe(self._wake)
 
-            self._scheduler = Scheduler(self._runner, self.settings, wake)
+            self._scheduler = Scheduler(self._runner, self.settings, wake, self._observer)
             self._up.set()
             self._server = asyncio.create_task(self._serve(), name="tinyvoice-engine")
         return self
@@ -182,18 +186,21 @@ class StreamingEngine:
     def overloaded(self) -> bool:
         """Whether a further stream would be refused because the model falls behind."""
         return (
-            self._scheduler is not None
+            bool(self._streams)
+            and self._scheduler is not None
             and self._scheduler.partial_gap_s > self.settings.refuse_partial_gap_s
         )
 
     async def _admit(self, stream: Stream, settings: StreamSettings) -> LiveStream:
         self._need_runner()
         if len(self._streams) + self._opening >= self.settings.max_streams:
+            self._observer.refused("full")
             raise EngineFullError(
                 f"All {self.settings.max_streams} streams are taken: try again when one is closed, "
                 "or raise max_streams."
             )
         if self.overloaded:
+            self._observer.refused("overloaded")
             raise EngineOverloadedError(
                 f"The model is busy with {len(self._streams)} streams and falls behind: try again "
                 "in some seconds, or on another machine."
@@ -312,6 +319,7 @@ class StreamingEngine:
             if len(self._deaths) > self.settings.max_restarts:
                 self._give_up(cause)
                 return False
+            self._observer.restarted()
             logger.error(
                 "the engine's worker died (%r) and is replaced: %d of %d times within a minute",
                 cause,
@@ -360,6 +368,7 @@ class StreamingEngine:
         self._set_threads(model)
         runner = ModelRunner(model, self.settings)
         runner.warm_up()
+        runner.observer = self._observer
         # The libraries' and the model's objects stay: looking through all of them again and again
         # would stop every thread, the event loop's too, for tens of milliseconds.
         gc.collect()

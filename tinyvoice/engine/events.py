@@ -49,6 +49,19 @@ class Partial:
 
 
 @dataclass(frozen=True)
+class EndOfTurnLikely:
+    """The speaker paused at ``time``, and the final pass begins: the end may be near.
+
+    Only where the setting ``end_likely`` asks for it. If speech goes on, nothing takes it back, and
+    the next pause tells it again.
+    """
+
+    utterance: int
+    time: float
+    at: float
+
+
+@dataclass(frozen=True)
 class SpeechEnded:
     """The speech that has begun ended at ``time``, and its utterance with it."""
 
@@ -114,4 +127,4 @@ class Failed:
     at: float
 
 
-Event = SpeechStarted | Partial | SpeechEnded | Final | UtteranceFailed | Failed
+Event = SpeechStarted | Partial | EndOfTurnLikely | SpeechEnded | Final | UtteranceFailed | Failed

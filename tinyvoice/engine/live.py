@@ -18,6 +18,7 @@ import numpy as np
 
 from tinyvoice.audio.files import SAMPLE_RATE
 from tinyvoice.engine.events import (
+    EndOfTurnLikely,
     Event,
     Final,
     Partial,
@@ -54,10 +55,12 @@ class Command:
     """Something to be done between two samples; ``done`` is told its outcome."""
 
     kind: str
-    """``commit``, ``clear``, ``flush``, ``settings`` or ``close``."""
+    """``begin``, ``commit``, ``clear``, ``flush``, ``settings`` or ``close``."""
     done: Callable[[Any], None]
     """Called with the outcome outside the worker, after the events that came before it."""
     settings: StreamSettings | None = None
+    back: int | None = None
+    """Samples that an utterance to begin reaches back; None for the padding of the settings."""
 
 
 @dataclass
@@ -274,6 +277,10 @@ class LiveStream:
         if command.kind == "settings" and command.settings is not None:
             self.settings = self.detector.settings = command.settings
             self.replies.append((command, None))
+        elif command.kind == "begin":
+            self._hear_rest()
+            self.follow(self.detector.begin(command.back))
+            self.replies.append((command, self.detector.utterance))
         elif command.kind == "clear":
             self._hear_rest()
             self.detector.clear()
@@ -305,6 +312,9 @@ class LiveStream:
                 self.events.append(SpeechStarted(decision.utterance, time, self.at))
                 self._await_partial(self.detector.audio_start)
             elif isinstance(decision, EndExpected):
+                if self.settings.end_likely:
+                    time = decision.extent.speech_end / SAMPLE_RATE
+                    self.events.append(EndOfTurnLikely(decision.extent.utterance, time, self.at))
                 if self._spoilt_by(decision.extent) is not None:
                     continue
                 self.final_pass = self._final_pass(decision.extent)

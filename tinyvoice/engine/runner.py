@@ -6,6 +6,7 @@ of them and puts the outcome back. Everything here runs in the engine's one work
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -24,6 +25,7 @@ from tinyvoice.engine.encoders import IncrementalEncoder, build_encoder
 from tinyvoice.engine.errors import EngineError
 from tinyvoice.engine.events import TokenLogprob
 from tinyvoice.engine.live import FinalPass, Hypothesis, LiveStream
+from tinyvoice.engine.observer import SafeObserver
 from tinyvoice.engine.settings import EngineSettings, StreamSettings
 from tinyvoice.engine.stability import StablePrefix
 from tinyvoice.engine.token_logprobs import join_tokens, token_logprobs
@@ -63,6 +65,7 @@ class ModelRunner:
         self.decoder: StreamDecoder
         self.build()
         self.smart_turn: SmartTurn | None = None
+        self.observer = SafeObserver(None)
         self._turns = ThreadPoolExecutor(1, thread_name_prefix="tinyvoice-turns")
 
     def build(self) -> None:
@@ -163,7 +166,9 @@ class ModelRunner:
             stream.detector.new_audio(hypothesis.heard)
             for stream, hypothesis in zip(streams, hypotheses, strict=True)
         ]
+        began = time.monotonic()
         embeddings = self.encoder.advance([h.encoder for h in hypotheses], audio)
+        self.observer.batch("encode", len(streams), time.monotonic() - began)
         jobs = [
             DecodeJob(stream.slot, new.frozen, new.tail, hypothesis.ids)
             for stream, hypothesis, new in zip(streams, hypotheses, embeddings, strict=True)

@@ -21,6 +21,7 @@ from tinyvoice.audio.files import SAMPLE_RATE
 from tinyvoice.engine.errors import StreamFailedError, UtteranceFailedError
 from tinyvoice.engine.events import Failed
 from tinyvoice.engine.live import FinalPass, LiveStream
+from tinyvoice.engine.observer import SafeObserver
 from tinyvoice.engine.runner import ModelRunner
 from tinyvoice.engine.settings import EngineSettings
 from tinyvoice.errors import TinyvoiceError
@@ -54,9 +55,14 @@ class Scheduler:
     """
 
     def __init__(
-        self, runner: ModelRunner, settings: EngineSettings, wake: Callable[[], None] = lambda: None
+        self,
+        runner: ModelRunner,
+        settings: EngineSettings,
+        wake: Callable[[], None] = lambda: None,
+        observer: SafeObserver | None = None,
     ) -> None:
         self.runner, self.settings, self._wake = runner, settings, wake
+        self._observer = observer or SafeObserver(None)
         self._lock = threading.Lock()
         self._streams: list[LiveStream] = []
         self._removed: list[LiveStream] = []
@@ -88,6 +94,7 @@ class Scheduler:
         """Do the most urgent work once; the streams have then something to tell."""
         self.give_back()
         streams = self.streams
+        self._tell_queue(streams)
         self.hear(streams)
         self.run_finals(streams)
         self.ask_turns(streams)
@@ -125,7 +132,10 @@ class Scheduler:
             word_times = any(stream.settings.word_times for stream, _ in items)
             self.runner.run_finals([final_pass for _, final_pass in items], word_times=word_times)
 
+        began = time.monotonic()
         self._run(run, batch, lambda item, error: self._fail_utterance(item[1], error))
+        if batch:
+            self._observer.batch("final", len(batch), time.monotonic() - began)
         for stream in {id(s): s for s, _ in batch}.values():
             stream.tell_finals()
 
@@ -157,7 +167,10 @@ class Scheduler:
             self._note_gap(stream)
         began = time.monotonic()
         self._run(self.runner.run_partials, batch, self._fail_partial, self.runner.rewind)
-        self._fit_batch(len(batch), time.monotonic() - began)
+        seconds = time.monotonic() - began
+        self._fit_batch(len(batch), seconds)
+        if batch:
+            self._observer.batch("partial", len(batch), seconds)
 
     def _fit_batch(self, streams: int, seconds: float) -> None:
         """Take fewer streams at once where a batch keeps finals waiting, and more where not."""
@@ -165,6 +178,12 @@ class Scheduler:
             self._partial_batch = max(1, streams // 2)
         elif streams == self._partial_batch:
             self._partial_batch = min(self._partial_batch + 1, self.settings.max_batch)
+
+    def _tell_queue(self, streams: Sequence[LiveStream]) -> None:
+        if self._observer.observer is not None:
+            waiting = sum(stream.has_work for stream in streams)
+            pending = sum(stream.pending for stream in streams)
+            self._observer.queue(waiting, pending / SAMPLE_RATE)
 
     # --- load ------------------------------------------------------------------------------------
 

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, fields, replace
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from tinyvoice.errors import ConfigurationError
 from tinyvoice.model.segmentation import MAX_SECONDS, MIN_SECONDS
 
-Endpointing = Literal["vad", "semantic", "manual"]
+Endpointing = Literal["vad", "semantic", "manual", "external"]
 Eagerness = Literal["low", "medium", "high", "auto"]
 EncoderForm = Literal["auto", "block", "window"]
 
@@ -30,7 +30,9 @@ class StreamSettings:
 
     endpointing: Endpointing = "vad"
     """``vad``: silence ends an utterance. ``semantic``: silence that follows a finished sentence
-    ends it, and silence after an unfinished one only much later. ``manual``: `commit` ends it."""
+    ends it, and silence after an unfinished one only much later. ``manual``: `commit` ends it, and
+    all audio since the last one belongs to it. ``external``: somebody else knows when people speak;
+    `start_speech` begins it and `commit` ends it."""
     threshold: float = 0.5
     """Probability of speech, above 0 and below 1, from which sound counts as speech."""
     prefix_padding_ms: int = 300
@@ -41,17 +43,19 @@ class StreamSettings:
     min_speech_ms: int = 64
     """Speech that it takes to begin an utterance, 0 to 2000."""
     early_final_ms: int = 96
-    """Silence after which the final pass is begun, at most ``silence_ms``; 0 to 2000. If speech
-    goes on, its result is thrown away."""
+    """Silence after which the final pass is begun, at most ``silence_ms`` where that ends the
+    utterance; 0 to 2000. If speech goes on, its result is thrown away."""
     eagerness: Eagerness = "auto"
     """How soon an unfinished turn ends in semantic endpointing: after 8, 4 or 2 seconds."""
     partials: bool = True
     partial_interval_ms: int = 320
     """Audio from one partial to the next, 32 to 10000; more where the engine is overloaded."""
     word_times: bool = True
+    end_likely: bool = False
+    """Whether `EndOfTurnLikely` is told when the final pass is begun."""
 
     def __post_init__(self) -> None:
-        one_of("endpointing", self.endpointing, ("vad", "semantic", "manual"))
+        one_of("endpointing", self.endpointing, get_args(Endpointing))
         one_of("eagerness", self.eagerness, tuple(LONGEST_PAUSE_S))
         in_range("threshold", self.threshold, 0.01, 0.99)
         in_range("prefix_padding_ms", self.prefix_padding_ms, 0, 2_000)

@@ -8,6 +8,7 @@ engine's worker.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import AsyncIterator
 from types import TracebackType
@@ -17,11 +18,13 @@ import numpy as np
 
 from tinyvoice.audio.files import SAMPLE_RATE
 from tinyvoice.audio.pcm import PCMStream
+from tinyvoice.engine.delays import Delays
 from tinyvoice.engine.errors import StreamClosedError, UnreadEventsError
 from tinyvoice.engine.events import Event, Failed, Partial
 from tinyvoice.engine.live import Command, LiveStream
-from tinyvoice.engine.settings import StreamSettings
-from tinyvoice.errors import TinyvoiceError
+from tinyvoice.engine.settings import StreamSettings, in_range
+from tinyvoice.engine.utterance import LONGEST_BACK_S
+from tinyvoice.errors import ConfigurationError, TinyvoiceError
 from tinyvoice.vad.silero import WINDOW_SAMPLES
 
 if TYPE_CHECKING:
@@ -49,6 +52,8 @@ class Stream:
         self._room = asyncio.Event()
         self._answers: set[asyncio.Future[Any]] = set()
         self._over = False
+        observer = engine._observer
+        self._delays = Delays(observer) if observer.observer is not None else None
 
     # --- life ------------------------------------------------------------------------------------
 
@@ -164,6 +169,27 @@ class Stream:
         number: int | None = await self._ask("commit")
         return number
 
+    async def start_speech(self, back_s: float | None = None) -> int:
+        """Begin an utterance now, with external endpointing; its number, also if one is going on.
+
+        Its audio reaches ``prefix_padding_ms`` back, or ``back_s`` seconds (0 to 5), as far as no
+        other utterance has it.
+
+        Raises:
+            ConfigurationError: endpointing is not external, or ``back_s`` is out of its range.
+        """
+        if self._settings.endpointing != "external":
+            raise ConfigurationError(
+                f"start_speech goes with external endpointing, and this stream's is "
+                f"{self._settings.endpointing}: change the setting endpointing.",
+                key="endpointing",
+            )
+        if back_s is not None:
+            in_range("back_s", back_s, 0.0, LONGEST_BACK_S)
+        back = None if back_s is None else round(back_s * SAMPLE_RATE)
+        number: int = await self._ask("begin", back=back)
+        return number
+
     async def clear(self) -> None:
         """Forget the utterance that is going on; there is no final for it."""
         await self._ask("clear")
@@ -202,11 +228,15 @@ class Stream:
         if live is not None and len(samples):
             live.fed += len(samples)
             live.inbox.append(samples)
+            if self._delays is not None:
+                self._delays.fed(live.fed / SAMPLE_RATE, time.monotonic())
             # Less than a window is not heard yet, and waking the worker costs more than it.
             if live.pending >= WINDOW_SAMPLES:
                 self._engine._wake()
 
-    async def _ask(self, kind: str, settings: StreamSettings | None = None) -> Any:
+    async def _ask(
+        self, kind: str, settings: StreamSettings | None = None, back: int | None = None
+    ) -> Any:
         """Queue a command behind the audio fed so far, and wait for its outcome."""
         live = self._need_live()
         answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
@@ -216,7 +246,7 @@ class Stream:
             if not answer.done():
                 answer.set_result(outcome)
 
-        live.inbox.append(Command(kind, done, settings))
+        live.inbox.append(Command(kind, done, settings, back))
         self._engine._wake()
         try:
             return await answer
@@ -261,6 +291,8 @@ class Stream:
                 # Nobody wants yesterday's guess.
                 self._events.pop()
             self._events.append(event)
+            if self._delays is not None:
+                self._delays.delivered(event, time.monotonic())
             if isinstance(event, Failed):
                 self._fail(event.error)
         if len(self._events) > self._engine.settings.max_unread_events and not self._over:

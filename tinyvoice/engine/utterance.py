@@ -30,6 +30,10 @@ LOWEST_THRESHOLD = 0.01
 """Below this a pause begins whatever the threshold."""
 
 
+LONGEST_BACK_S = 5.0
+"""How far before the call an utterance may begin that somebody else begins."""
+
+
 def in_samples(milliseconds: float) -> int:
     """Samples at the engine's rate."""
     return round(milliseconds * SAMPLE_RATE / 1000)
@@ -194,7 +198,7 @@ class UtteranceDetector:
         """Take a window of audio with its probability of speech.
 
         The probability is None where none was computed: with manual endpointing, and for the rest
-        of a window before a `commit`.
+        of a window before a `commit` or `begin`.
         """
         self._forget()
         begin = self.position
@@ -209,7 +213,8 @@ class UtteranceDetector:
 
     def commit(self) -> list[Decision]:
         """End the utterance now; nothing if none is going on."""
-        if self.state is State.SILENCE and self._onset is not None:
+        waits = self.settings.endpointing in ("vad", "semantic")
+        if waits and self.state is State.SILENCE and self._onset is not None:
             decisions: list[Decision] = [self._start(self._onset)]
         else:
             decisions = []
@@ -218,6 +223,21 @@ class UtteranceDetector:
         decisions += self._split()
         speech_end = self._pause_start if self.state is State.PAUSE else self.position
         return [*decisions, self._end(speech_end)]
+
+    def begin(self, back: int | None = None) -> list[Decision]:
+        """Begin an utterance because somebody else knows of speech; nothing if one is going on.
+
+        Its audio reaches ``back`` samples before now, or by the padding of the settings, as far as
+        it is there and does not belong to the utterance before.
+        """
+        if self.state is not State.SILENCE:
+            return []
+        reach = in_samples(self.settings.prefix_padding_ms) if back is None else back
+        self.state = State.SPEECH
+        self.audio_start = max(self.position - reach, self._free_from, self.history.begin)
+        self._speech_start = self.position
+        self._onset, self._onset_samples = None, 0
+        return [Started(self.utterance, self.position)]
 
     def clear(self) -> None:
         """Forget the utterance that is going on, and all audio before now."""
@@ -250,7 +270,13 @@ class UtteranceDetector:
         threshold = self.settings.threshold
         speech = probability >= threshold
         silence = probability < max(threshold - HYSTERESIS, LOWEST_THRESHOLD)
+        if self.settings.endpointing == "external":
+            # The end comes from outside and may come at any moment: what may be speech counts.
+            speech = not silence
         if self.state is State.SILENCE:
+            if self.settings.endpointing == "external":
+                self._onset, self._onset_samples = None, 0  # of a time when it was not
+                return []
             return self._await_onset(begin, speech, silence)
         if self.state is State.SPEECH and silence:
             self.state, self._pause_start = State.PAUSE, begin
@@ -283,10 +309,14 @@ class UtteranceDetector:
         """In a pause: begin the final pass early, ask about the turn, end."""
         settings, decisions = self.settings, list[Decision]()
         pause = self.position - self._pause_start
-        early = min(settings.early_final_ms, settings.silence_ms)
+        early = settings.early_final_ms
+        if settings.endpointing != "external":
+            early = min(early, settings.silence_ms)
         if self._expected is None and pause >= in_samples(early):
             self._expected = self._extent(self._pause_start)
             decisions.append(EndExpected(self._expected))
+        if settings.endpointing == "external":
+            return decisions
         if settings.endpointing == "semantic":
             longest = LONGEST_PAUSE_S[settings.eagerness] * 1000
             if not self._asked and pause >= in_samples(min(settings.silence_ms, longest)):
@@ -347,4 +377,6 @@ class UtteranceDetector:
             return
         kept_from = self.position if self._onset is None else self._onset
         padding = in_samples(self.settings.prefix_padding_ms)
+        if self.settings.endpointing == "external":
+            padding = max(padding, round(LONGEST_BACK_S * SAMPLE_RATE))
         self.history.forget(min(max(self._free_from, kept_from - padding), self.position))
