@@ -357,7 +357,7 @@ class Responses:
             item=copy.deepcopy(item),
         )
         if not response.out_of_band:
-            output.entry = self._state.add_item(item, response_id=response.id)
+            output.entry = self._state.add_item(item, done=False, response_id=response.id)
         return output
 
     def _call(self, response: Response, call_id: str, name: str) -> Output:

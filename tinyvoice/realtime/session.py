@@ -408,8 +408,7 @@ class RealtimeSession:
                 f"Error adding item: an item with id '{item['id']}' already exists.",
                 "item.id",
             )
-        entry = self._state.add_item(item, self._state.conversation.place(previous))
-        self._state.tell_item("done", entry)
+        self._state.add_item(item, self._state.conversation.place(previous))
 
     def _item_retrieve(self, event: Mapping[str, Any]) -> None:
         entry = self._entry(event, "retrieve")

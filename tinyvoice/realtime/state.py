@@ -34,10 +34,14 @@ class State:
         configured = self.configuration["audio"]["input"]["transcription"] is not None
         return configured or self.kind == "transcription"
 
-    def add_item(self, item: Item, place: int | None = None, **kept: Any) -> Entry:
+    def add_item(
+        self, item: Item, place: int | None = None, *, done: bool = True, **kept: Any
+    ) -> Entry:
         """Put an item into the conversation and announce it; the oldest make room for it."""
         entry = self.conversation.add(item, place, **kept)
         self.tell_item("added", entry)
+        if done:
+            self.tell_item("done", entry)
         self.make_room()
         return entry
 

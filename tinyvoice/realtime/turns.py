@@ -42,6 +42,8 @@ NUMBERS_KEPT = 1_000
 """Utterances whose turn is remembered, for events that come late."""
 CLEARS_KEPT = 100
 """Cleared stretches that are remembered, for events that come late."""
+SLACK_MS = 1.0
+"""By how much the engine's clock and ours may differ for the same place: both are rounded."""
 SAME_PLACE_MS = 60.0
 """How far before a commit the engine may say that speech ended because of it: its resampler and
 its windows hold some audio back."""
@@ -451,7 +453,7 @@ class InputTurns:
         end_ms = event.at * 1000
         for ask in self._asks:
             if isinstance(ask, Ask) and ask.who == "client":
-                turn.by_client |= -SAME_PLACE_MS <= end_ms - ask.clock_ms <= 1
+                turn.by_client |= -SAME_PLACE_MS <= end_ms - ask.clock_ms <= SLACK_MS
         self._commit_point_ms = max(self._commit_point_ms, min(end_ms, self.clock_ms))
         self._close_out(turn, end_ms)
         self._settle()
@@ -499,7 +501,7 @@ class InputTurns:
             if (
                 turn.boundary_ms is not None
                 and not turn.closed
-                and at * 1000 <= turn.boundary_ms + 1
+                and at * 1000 <= turn.boundary_ms + SLACK_MS
             ):
                 self._add_piece(turn, utterance)
                 return turn
@@ -512,7 +514,8 @@ class InputTurns:
         """Whether an utterance has been cleared, as far as its first event tells."""
         if utterance in self._turn_of:
             return False
-        if any(after < at * 1000 <= until for after, until in self._cleared):
+        at_ms = at * 1000 - SLACK_MS
+        if any(after < at_ms <= until for after, until in self._cleared):
             self._dead.add(utterance)
         return utterance in self._dead
 
@@ -561,7 +564,6 @@ class InputTurns:
         told = any(piece.told for piece in turn.pieces.values())
         turn.reported = self._state.transcribes or told
         turn.entry = self._state.add_item(user_audio_item(turn.item_id))
-        self._state.tell_item("done", turn.entry)
 
     def _settle(self) -> None:
         """Tell what can be told: text of the first turn, its end, then the next one's."""
