@@ -20,6 +20,7 @@ from tinyvoice.model.modeling import ASRModel
 from tinyvoice.realtime.backends.interface import Responder
 from tinyvoice.server.app import build_app, build_engine
 from tinyvoice.server.listener import Server, listener_config
+from tinyvoice.server.metrics import ServerMetrics
 from tinyvoice.server.settings import ServerSettings
 
 START_S = 60.0
@@ -67,8 +68,9 @@ def running(
     faults: list[BaseException] = []
 
     async def serve() -> None:
-        async with build_engine(settings, model) as engine:
-            await listen(build_app(settings, engine, responder))
+        metrics = ServerMetrics()
+        async with build_engine(settings, model, metrics) as engine:
+            await listen(build_app(settings, engine, responder, metrics))
 
     async def listen(app: FastAPI) -> None:
         config = listener_config(app, settings, **tls)

@@ -176,11 +176,13 @@ async def _serve(
     """Serve until told to stop; whether that was Ctrl-C."""
     from tinyvoice.server.app import build_app, build_engine, opened_responder
     from tinyvoice.server.listener import Server, listener_config
+    from tinyvoice.server.metrics import ServerMetrics
 
     async with AsyncExitStack() as stack:
         responder = await stack.enter_async_context(opened_responder(settings))
-        engine = await stack.enter_async_context(build_engine(settings, model))
-        application = build_app(settings, engine, responder)
+        metrics = ServerMetrics()
+        engine = await stack.enter_async_context(build_engine(settings, model, metrics))
+        application = build_app(settings, engine, responder, metrics)
         tls = {"ssl_context_factory": lambda *_: shown.context} if shown else {}
         port = sockets[0].getsockname()[1]
 

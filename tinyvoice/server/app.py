@@ -10,12 +10,14 @@ import importlib
 import importlib.util
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
 
 from fastapi import Depends, FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
 from tinyvoice import __version__
 from tinyvoice.engine import EngineSettings, StreamingEngine
+from tinyvoice.engine.observer import EngineObserver
 from tinyvoice.model.modeling import ASRModel
 from tinyvoice.realtime.backends.interface import Responder
 from tinyvoice.realtime.backends.registry import build_responder
@@ -40,12 +42,14 @@ def build_app(
     settings: ServerSettings,
     engine: StreamingEngine | None = None,
     responder: Responder | None = None,
+    metrics: ServerMetrics | None = None,
 ) -> FastAPI:
     """The server's application.
 
     ``engine`` and ``responder`` that are given must be open, and stay their owner's; those that are
-    not are opened when the application starts, and closed with it. ``app.state`` has ``settings``,
-    ``engine``, ``responder``, ``sessions``, ``metrics``, ``authenticator`` and ``ephemeral_keys``.
+    not are opened when the application starts, and closed with it. ``metrics`` are those that a
+    given engine tells its figures to. ``app.state`` has ``settings``, ``engine``, ``responder``,
+    ``sessions``, ``metrics``, ``authenticator`` and ``ephemeral_keys``.
 
     Raises:
         ConfigurationError: the settings cannot work.
@@ -61,7 +65,7 @@ def build_app(
     )
     state = app.state
     state.settings, state.engine, state.responder = settings, engine, responder
-    state.metrics = ServerMetrics()
+    state.metrics = metrics or ServerMetrics()
     state.sessions = SessionRegistry(settings.max_sessions)
     signing = settings.signing_secret
     secret = derive_secret(settings.keys, signing.get_secret_value() if signing else None)
@@ -103,19 +107,28 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     state = app.state
     async with AsyncExitStack() as stack:
         if state.engine is None:
-            state.engine = await stack.enter_async_context(build_engine(state.settings))
+            state.engine = await stack.enter_async_context(
+                build_engine(state.settings, observer=state.metrics)
+            )
         if state.responder is None:
             state.responder = await stack.enter_async_context(opened_responder(state.settings))
         yield
         await state.sessions.drain(0.0)
 
 
-def build_engine(settings: ServerSettings, model: ASRModel | None = None) -> StreamingEngine:
+def build_engine(
+    settings: ServerSettings,
+    model: ASRModel | None = None,
+    observer: EngineObserver | None = None,
+) -> StreamingEngine:
     """The engine that the settings describe, not yet open.
 
     Opening loads the model, unless it is given, and warms it, outside of the event loop.
+    ``observer`` is told figures; the app's metrics are one.
     """
-    loading = {} if model is not None else {"device": settings.device, "dtype": settings.dtype}
+    loading: dict[str, Any] = (
+        {} if model is not None else {"device": settings.device, "dtype": settings.dtype}
+    )
     return StreamingEngine(
         model or settings.model,
         EngineSettings(
@@ -124,6 +137,7 @@ def build_engine(settings: ServerSettings, model: ASRModel | None = None) -> Str
             threads=settings.threads,
             refuse_partial_gap_s=settings.refuse_partial_gap_s,
         ),
+        observer=observer,
         **loading,
     )
 

@@ -22,12 +22,11 @@ from typing import Any, Protocol
 from tinyvoice.engine import (
     Failed,
     Final,
-    Partial,
     SpeechEnded,
-    SpeechStarted,
     Stream,
     StreamClosedError,
     StreamingEngine,
+    UtteranceFailed,
 )
 from tinyvoice.engine.events import Event
 from tinyvoice.errors import AudioError, ConfigurationError, MissingExtraError, TinyvoiceError
@@ -135,8 +134,6 @@ class RealtimeConnection:
         self._carrying = False
         self._inputs = 0
         self._heard_from = 0.0
-        self._speech_ended: dict[int, float] = {}
-        self._speech_started: dict[int, float] = {}
 
     # --- life ------------------------------------------------------------------------------------
 
@@ -483,34 +480,24 @@ class RealtimeConnection:
     def _hand_over(self, events: list[Event], before_end_of: int | None = None) -> list[Event]:
         """Tell the session; returns the events from the end of this utterance on, if asked for."""
         for at, event in enumerate(events):
-            over = isinstance(event, SpeechEnded | Final) or not isinstance(
-                event, SpeechStarted | Partial
-            )
-            if over and before_end_of is not None and _utterance(event) == before_end_of:
+            if (
+                before_end_of is not None
+                and isinstance(event, SpeechEnded | Final | UtteranceFailed)
+                and event.utterance == before_end_of
+            ):
                 return events[at:]
             self._observe(event)
             self._tell(self.session.receive_engine, event)
         return []
 
     def _observe(self, event: Event) -> None:
-        metrics = self._metrics
-        now = asyncio.get_running_loop().time()
         match event:
-            case SpeechStarted(utterance, time, _):
-                self._speech_started[utterance] = time
-            case Partial(utterance, _, _, at) if utterance in self._speech_started:
-                metrics.first_partial.observe(max(0.0, at - self._speech_started.pop(utterance)))
-            case SpeechEnded(utterance, _, _):
-                self._speech_ended[utterance] = now
-            case Final(utterance=utterance):
-                self._speech_started.pop(utterance, None)
-                if (decided := self._speech_ended.pop(utterance, None)) is not None:
-                    metrics.time_to_final.observe(now - decided)
-                metrics.turns.labels("completed").inc()
+            case Final():
+                self._metrics.turns.labels("completed").inc()
+            case UtteranceFailed():
+                self._metrics.turns.labels("failed").inc()
             case Failed():
-                metrics.errors.labels("stream").inc()
-            case _:
-                metrics.turns.labels("failed").inc()
+                self._metrics.errors.labels("stream").inc()
 
     # --- answers ---------------------------------------------------------------------------------
 
@@ -573,10 +560,6 @@ class RealtimeConnection:
         task = asyncio.create_task(guarded(), name=f"{self.id} {name}")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-
-
-def _utterance(event: Event) -> int | None:
-    return getattr(event, "utterance", None)
 
 
 def _encoded(event: Any) -> str:

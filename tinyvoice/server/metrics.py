@@ -1,7 +1,8 @@
 """What the server counts, for Prometheus.
 
 Each app has a registry of its own, so that several in one process do not mix. Names, units and
-meaning of latencies are those of ``tinyvoice/metrics.py``. Nothing here says who spoke or what.
+meaning of latencies are those of ``tinyvoice/metrics.py``; a `ServerMetrics` is what the engine
+tells its figures to. Nothing here says who spoke or what.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ class ServerMetrics:
         self.registry = CollectorRegistry()
         self._sessions_and_requests()
         self._speech()
+        self._engine()
         self._answers()
         self._failures()
 
@@ -86,23 +88,48 @@ class ServerMetrics:
             ["outcome"],
             registry=registry,
         )
-        self.first_partial = Histogram(
+        self._first_partial = Histogram(
             "tinyvoice_first_partial_seconds",
-            "From the onset of speech to the first event with text, on the audio clock.",
+            "From the onset of speech to the first event with text.",
             buckets=LATENCY_BUCKETS,
             registry=registry,
         )
-        self.time_to_final = Histogram(
+        self._time_to_final = Histogram(
             "tinyvoice_time_to_final_seconds",
-            "From the decision that speech has ended to the final transcript.",
+            "From the packet that let the end of speech be decided to the final transcript.",
             buckets=LATENCY_BUCKETS,
             registry=registry,
         )
-        self.batch_size = Histogram(
+
+    def _engine(self) -> None:
+        registry = self.registry
+        self._batch_size = Histogram(
             "tinyvoice_engine_batch_size",
             "Streams in a pass of the model.",
             ["work"],
             buckets=BATCH_BUCKETS,
+            registry=registry,
+        )
+        self._pass_seconds = Histogram(
+            "tinyvoice_engine_pass_seconds",
+            "How long a pass of the model took.",
+            ["work"],
+            buckets=LATENCY_BUCKETS,
+            registry=registry,
+        )
+        self._queue_streams = Gauge(
+            "tinyvoice_engine_queue_streams",
+            "Streams that wait for something when a step begins.",
+            registry=registry,
+        )
+        self._queue_seconds = Gauge(
+            "tinyvoice_engine_queue_seconds",
+            "Seconds of audio that have not been heard yet, all streams together.",
+            registry=registry,
+        )
+        self._restarts = Counter(
+            "tinyvoice_engine_restarts",
+            "Workers of the model that died and were replaced.",
             registry=registry,
         )
 
@@ -138,6 +165,33 @@ class ServerMetrics:
             ["code"],
             registry=registry,
         )
+
+    # --- what the engine tells: an `EngineObserver` ----------------------------------------------
+
+    def batch(self, kind: str, size: int, seconds: float) -> None:
+        """The model has worked on so many streams at once; called in the engine's thread."""
+        self._batch_size.labels(kind).observe(size)
+        self._pass_seconds.labels(kind).observe(seconds)
+
+    def queue(self, streams: int, pending_s: float) -> None:
+        """A step of the engine begins, with so much to do; called in the engine's thread."""
+        self._queue_streams.set(streams)
+        self._queue_seconds.set(pending_s)
+
+    def refused(self, reason: str) -> None:
+        """A stream was not opened. Whoever asked for it counts the refusal."""
+
+    def restarted(self) -> None:
+        """The model's worker died and is being replaced."""
+        self._restarts.inc()
+
+    def first_partial(self, audio_s: float, wall_s: float) -> None:  # noqa: ARG002
+        """The first text of an utterance is there."""
+        self._first_partial.observe(wall_s)
+
+    def time_to_final(self, seconds: float) -> None:
+        """A final transcript is there."""
+        self._time_to_final.observe(seconds)
 
     def watch(self, name: str, text: str, value: Callable[[], float]) -> None:
         """Add a gauge whose value is asked for when the metrics are read."""

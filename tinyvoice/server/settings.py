@@ -78,7 +78,7 @@ class ServerSettings(BaseSettings):
     llm_temperature: float | None = None
     """Temperature of the language model, 0 to 2."""
     llm_max_tokens: int | None = None
-    """Longest answer in tokens where a client sets no limit; 1024 for the language model 'local'."""
+    """Longest answer in tokens where a client sets no limit; 1024 for the model 'local'."""
     llm_device: str = "auto"
     """Where the language model 'local' runs."""
     llm_timeout_s: float = 30.0
