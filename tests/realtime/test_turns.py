@@ -214,7 +214,6 @@ def test_an_utterance_that_cannot_be_transcribed() -> None:
             "type": "server_error",
             "code": "transcription_failed",
             "message": str(ERROR),
-            "param": None,
         },
     }
     assert said(driven.turn("and on", 1, 3.0)) == [("item_2", "and on")]
@@ -347,6 +346,22 @@ def test_a_turn_without_audio_ends_by_the_clock() -> None:
     assert driven.tell("timer", "stall") == []
     assert driven.done == []
     driven.check(complete=False)
+
+
+def test_a_turn_that_the_engine_does_not_know_ends_too() -> None:
+    # No engine does this; the turn would go on for ever if one did.
+    driven = Driven("transcription")
+    driven.append(2)
+    driven.engine(SpeechStarted(0, 1.0, 1.1), partial("hello"))
+    driven.tell("timer", "stall")
+    (commit,) = driven.put(Commit)
+    assert driven.tell("committed", commit.item_id, None) == []
+    driven.tell("timer", "stall")
+    (commit,) = driven.put(Commit)
+    events = driven.tell("committed", commit.item_id, None)
+    assert kinds(events)[:4] == STOPPED
+    assert said(events) == [("item_1", "hello")]
+    driven.check()
 
 
 def test_a_turn_that_goes_on_for_ever_is_ended() -> None:

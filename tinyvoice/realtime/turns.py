@@ -42,7 +42,7 @@ NUMBERS_KEPT = 1_000
 """Utterances whose turn is remembered, for events that come late."""
 CLEARS_KEPT = 100
 """Cleared stretches that are remembered, for events that come late."""
-SLACK_MS = 1.0
+SLACK_MS = 0.01
 """By how much the engine's clock and ours may differ for the same place: both are rounded."""
 SAME_PLACE_MS = 60.0
 """How far before a commit the engine may say that speech ended because of it: its resampler and
@@ -93,6 +93,8 @@ class Turn:
     timed_out: bool = False
     """Whether it stands for silence after an answer."""
     length_asked: bool = False
+    unknown: int = 0
+    """How often the engine has said that it knows of no utterance that goes on."""
 
     @property
     def committed(self) -> bool:
@@ -105,8 +107,13 @@ class Turn:
         return (
             self.committed
             and self.closed
-            and all(piece.outcome is not None for piece in self.pieces.values())
+            and (self.lost or all(p.outcome is not None for p in self.pieces.values()))
         )
+
+    @property
+    def lost(self) -> bool:
+        """Whether its end will never be heard of. Once may be a matter of what comes first."""
+        return self.unknown > 1
 
     @property
     def finals(self) -> list[Final]:
@@ -336,6 +343,8 @@ class InputTurns:
             self._ended(found, utterance)
         elif found.who == "client":
             self._nothing_ended(found)
+        else:
+            self._nothing_known(found)
         self._asks.remove(found)
         while self._asks and isinstance(self._asks[0], Cleared):
             self._asks.popleft()
@@ -378,6 +387,16 @@ class InputTurns:
         turn = Turn(ask.item_id, closed=True, by_client=True)
         self._queue.append(turn)
         self._commit_item(turn)
+
+    def _nothing_known(self, ask: Ask) -> None:
+        """The engine does not know of a turn that we take to go on: it must not do so for ever."""
+        turn = self._open
+        if turn is None or not turn.announced or turn.begun_ms > ask.clock_ms + SLACK_MS:
+            return
+        turn.unknown += 1
+        if turn.lost:
+            turn.closed = True
+            self._close_out(turn, ask.clock_ms)
 
     # --- from the engine -------------------------------------------------------------------------
 
@@ -604,11 +623,11 @@ class InputTurns:
                 "conversation.item.input_audio_transcription.failed",
                 item_id=turn.item_id,
                 content_index=0,
+                # No "param": the agents SDK for JavaScript drops the event where it is null.
                 error={
                     "type": "server_error",
                     "code": "transcription_failed",
                     "message": str(turn.failure) or "The audio could not be transcribed.",
-                    "param": None,
                 },
             )
         elif turn.reported:
