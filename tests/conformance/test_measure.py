@@ -1,0 +1,35 @@
+"""The measurement over many utterances, over a few."""
+
+from __future__ import annotations
+
+from tests.conformance.measure import LEAST_AGREEMENT, Turn, figures_of, measure
+from tinyvoice.benchmark.speech import Clip
+
+
+def test_transcripts_are_what_their_deltas_said_however_fast_the_speech_comes(
+    speech: dict[str, Clip],
+) -> None:
+    clips = list(speech.values())[:16]
+    figures = measure(clips, speed=0.0)
+    assert figures.turns >= len(clips)
+    assert figures.equal_share >= LEAST_AGREEMENT
+    assert figures.word_error_rate is not None
+    assert figures.word_error_rate < 0.05
+    assert figures.overhead is not None
+    assert figures.overhead["count"] == figures.turns
+
+
+def test_figures_of_turns(speech: dict[str, Clip]) -> None:
+    clips = [speech["02"], speech["04"]]
+    text = [clip.text or "" for clip in clips]
+    turns = [
+        [Turn("a", deltas=[text[0]], transcript=text[0], early=True, waited_s=0.05)],
+        [Turn("b", deltas=["what"], transcript=text[1], waited_s=0.03), Turn("c", transcript="")],
+    ]
+    figures = figures_of(clips, turns, [0.04, 0.02, 0.0], speed=1.0)
+    assert (figures.utterances, figures.turns) == (2, 3)
+    assert figures.equal_share == 2 / 3
+    assert figures.early_share == 1 / 2
+    assert figures.word_error_rate == 0.0
+    assert figures.overhead is not None
+    assert abs(figures.overhead["p50"] - 0.01) < 1e-9
