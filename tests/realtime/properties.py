@@ -120,8 +120,8 @@ def turn_faults(log: Log, complete: bool = False) -> list[str]:
         if kind in SESSIONS:
             transcribes = is_transcribing(event["session"])
         elif kind == "input_audio_buffer.cleared":
-            for item_id in [i for i, stage in stages.items() if stage == "started"]:
-                del stages[item_id]
+            for forgotten in [i for i, stage in stages.items() if stage == "started"]:
+                del stages[forgotten]
         elif kind == "conversation.item.deleted":
             deleted.add(event["item_id"])
         stage, item_id = turn_stage(event)
