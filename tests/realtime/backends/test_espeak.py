@@ -38,7 +38,7 @@ async def test_what_it_says_is_understood(voice: EspeakVoice, name: str) -> None
     model = ASRModel.from_pretrained("embedded", device="cpu", dtype="float32")
     for sentence in SENTENCES:
         pcm16 = (await spoken(voice, sentence, name)).pcm16
-        samples = np.frombuffer(pcm16, "<i2").astype(np.float32) / 32768
+        samples = np.frombuffer(pcm16, "<i2").astype(np.float32) / np.float32(32768)
         heard = model.transcribe(resample(samples, voice.sample_rate, 16_000)).text
         assert heard.lower().strip(" .?!") == sentence
 

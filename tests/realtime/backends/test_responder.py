@@ -160,7 +160,7 @@ async def test_speech_is_understood_in_every_encoding(
     check_order(events)
     sound = audio_of(events)
     if encoding == "pcm16":
-        samples = np.frombuffer(sound, "<i2").astype(np.float32) / 32768
+        samples = np.frombuffer(sound, "<i2").astype(np.float32) / np.float32(32768)
     else:
         decode = decode_mulaw if encoding == "mulaw" else decode_alaw
         samples = decode(np.frombuffer(sound, np.uint8))

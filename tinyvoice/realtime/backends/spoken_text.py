@@ -46,12 +46,15 @@ class SpokenText:
     """Characters of the original."""
 
     def original(self, characters: int) -> int:
-        """How much of the original is spoken when so many characters of ``text`` are."""
+        """How much of the original is spoken when so many characters of ``text`` are.
+
+        Marks that are not spoken belong to the word before them.
+        """
         if characters <= 0:
             return 0
         if characters >= len(self.origins):
             return self.length
-        return self.origins[characters - 1] + 1
+        return self.origins[characters]
 
 
 class SpeechCleaner:
