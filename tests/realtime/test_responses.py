@@ -649,8 +649,8 @@ def transcript(driven: Driven, item_id: str) -> str:
 def test_text_is_cut_at_the_word_that_was_heard() -> None:
     driven = Driven()
     marks = [SpokenMark(500.0, 3), SpokenMark(1_100.0, 9), SpokenMark(1_900.0, 15)]
-    events = [TextDelta("One, two. Three."), SECOND, *marks, SECOND, Finished()]
-    driven.backend(begun(driven), *events)
+    text = TextDelta("One, two. Three.")
+    driven.backend(begun(driven), text, SECOND, *marks, SECOND, Finished())
     assert truncated(driven, "item_1", 1_500)["audio_end_ms"] == 1_500
     assert transcript(driven, "item_1") == "One, two."
     assert truncated(driven, "item_1", 1_800)["audio_end_ms"] == 1_500  # unheard is unheard

@@ -281,6 +281,23 @@ def test_a_commit_whose_utterance_is_not_known_yet() -> None:
     driven.check()
 
 
+def test_a_commit_of_a_piece_that_is_not_known_yet() -> None:
+    driven = Driven()
+    driven.append(40)
+    driven.engine(SpeechStarted(0, 1.0, 1.1))
+    driven.client("input_audio_buffer.commit")
+    (commit,) = driven.put(Commit)
+    assert driven.tell("committed", commit.item_id, 1) == []
+    driven.engine(final("one", 0, at=30.0, continues=True))
+    events = driven.engine(SpeechEnded(1, 40.0, 40.0))
+    assert kinds(events) == STOPPED
+    driven.engine(final("two", 1, at=39.0))
+    assert driven.put(Generate) == []  # the client ended it
+    driven.client("response.create")
+    assert driven.generated.request.items[0]["content"][0]["transcript"] == "one two"
+    driven.check(complete=False)
+
+
 def test_a_commit_of_silence_is_an_item_without_words() -> None:
     driven = Driven("transcription")
     driven.append(1)
@@ -660,6 +677,19 @@ def test_silence_is_counted_from_the_end_of_the_answers_audio() -> None:
     audio = AudioDelta(bytes(48_000), 1_000.0)
     driven.backend(driven.generated.response_id, TextDelta("Hi."), audio, audio, Finished())
     driven.append(6.9)
+    assert driven.put(Flush) == []
+    driven.append(0.2)
+    assert driven.put(Flush) == [Flush("idle")]
+
+
+def test_a_cough_does_not_end_the_wait() -> None:
+    driven = idle()
+    driven.append(3)
+    driven.turn("hello")
+    driven.backend(driven.generated.response_id, TextDelta("Hi."), Finished())
+    driven.append(2)
+    driven.turn("", 1, 4.0)
+    driven.append(4.9)
     assert driven.put(Flush) == []
     driven.append(0.2)
     assert driven.put(Flush) == [Flush("idle")]

@@ -483,6 +483,9 @@ class RealtimeSession:
         if answers and not turn.by_client and (said or turn.timed_out):
             self._response_due = True
         self._answer_if_due()
+        if self._responses.any_made and not self._responses.busy:
+            # A sound without words is no answer to an answer: silence goes on.
+            self._watch_silence(self._turns.clock_ms)
 
     def turn_dropped(self) -> None:
         """The turn that an answer waited for is gone."""

@@ -176,6 +176,7 @@ class InputTurns:
         """Turns that are not settled, in order; the open one is its last, if there is one."""
         self._turn_of: dict[int, Turn] = {}
         self._dead: set[int] = set()
+        self._ended_by_client: set[int] = set()
         self._cleared: deque[tuple[float, float]] = deque(maxlen=CLEARS_KEPT)
         """Stretches of audio that were cleared: (after, up to)."""
         self._asks: deque[Ask | Cleared] = deque()
@@ -366,6 +367,11 @@ class InputTurns:
         if turn is None:
             if utterance in self._dead:
                 return
+            if self._open is not None:
+                # Events that are on their way tell whether it is a piece of this turn.
+                if ask.who == "client":
+                    self._ended_by_client.add(utterance)
+                return
             # Its beginning is not known yet: its events are on their way.
             turn = self._begin(Turn(ask.item_id))
             self._add_piece(turn, utterance)
@@ -485,7 +491,7 @@ class InputTurns:
         if piece.outcome is not None:
             return
         piece.outcome = event
-        if event.continues:
+        if event.continues and event.utterance + 1 not in self._turn_of:
             self._add_piece(turn, event.utterance + 1)
         else:
             turn.closed = True
@@ -542,7 +548,7 @@ class InputTurns:
         turn.pieces[utterance] = Piece()
         turn.pieces = dict(sorted(turn.pieces.items()))
         self._turn_of[utterance] = turn
-        for remembered in (self._turn_of, self._dead):
+        for remembered in (self._turn_of, self._dead, self._ended_by_client):
             if len(remembered) > NUMBERS_KEPT:
                 oldest = min(remembered)
                 if isinstance(remembered, dict):
@@ -560,6 +566,7 @@ class InputTurns:
 
     def _close_out(self, turn: Turn, end_ms: float) -> None:
         """The turn is over: make it an item."""
+        turn.by_client |= not self._ended_by_client.isdisjoint(turn.pieces)
         if turn.announced:
             end = max(whole(end_ms), turn.start_ms + 1)
             self._last_end_ms = end
