@@ -60,6 +60,8 @@ def tables(record: Record) -> Iterator[Table]:
             yield streams_table(kind, runs, record["held"].get(kind))
     if record["soak"] and record["soak"]["minutes"]:
         yield soak_table(record["soak"])
+    if record.get("pipecat"):
+        yield pipecat_table(record)
 
 
 # Tables --------------------------------------------------------------------------------------
@@ -191,6 +193,35 @@ def soak_table(soak: Record) -> Table:
             for name in ("partials", "finals", "words"))),
     ]  # fmt: skip
     return Table("Continuous talk", (f"{len(minutes)} minutes", "figure"), rows)
+
+
+def pipecat_table(record: Record) -> Table:
+    """Our row of the public table of Pipecat's benchmark of recognisers, in its format."""
+    found = record["pipecat"]
+    times = found["ttfs_s"] or {}
+    latencies = [
+        f"{1000 * times[key]:.0f} ms" if key in times else UNKNOWN for key in ("p50", "p95", "p99")
+    ]
+    row = (
+        "tinyvoice (in the process)",
+        record["model"]["name"],
+        f"{100 * found['transcripts']:.1f}",
+        f"{100 * found['perfect']:.1f}",
+        f"{100 * found['mean_error_rate']:.2f}",
+        f"{100 * found['pooled_error_rate']:.2f}",
+        *latencies,
+    )
+    columns = (
+        *("Vendor", "Model", "Transcripts", "Perfect", "WER mean", "Pooled"),
+        *("TTFS med", "P95", "P99"),
+    )
+    samples = len(found["samples"])
+    note = (
+        f"{samples} samples of {found['different']} different utterances; transcripts, perfect and "
+        f"errors in %, counted by rule; {100 * found['finalized']:.1f} % of the samples were "
+        "answered by a finalized text"
+    )
+    return Table("In Pipecat's own benchmark", columns, [row], note)
 
 
 def fault(reason: str) -> str:

@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
+from itertools import cycle, islice
 from typing import Any
 
 import numpy as np
@@ -98,6 +99,8 @@ class Report:
     held: dict[str, int] = field(default_factory=dict)
     """The largest number of streams held of those tried; 0 where none was."""
     soak: SoakFigures | None = None
+    pipecat: dict[str, Any] | None = None
+    """Of :class:`~tinyvoice.benchmark.pipecat_stt.PipecatFigures`."""
     interrupted: bool = False
 
     def to_json(self) -> dict[str, Any]:
@@ -224,6 +227,33 @@ class Suite:
         self.say(f"{minutes} minutes of continuous talk", 0.0)
         self.report.soak = asyncio.run(self._with_engine(ENGINE, part))
         self.report.interrupted = self.report.interrupted or self.report.soak.interrupted
+
+    def measure_pipecat(self, samples: int) -> None:
+        """A pipeline of Pipecat's, by the method of its own benchmark, over so many samples.
+
+        Raises:
+            MissingExtraError: Pipecat is not installed.
+        """
+        from tinyvoice import integrations
+
+        service = integrations.PipecatASRService  # first: it says which extra is missing
+        from tinyvoice.benchmark.pipecat_stt import PipecatFigures, measure
+
+        spoken = [clip for clip in self.clips if clip.text]
+        clips = list(islice(cycle(spoken), samples))
+        what = f"{samples} samples in Pipecat's own benchmark"
+
+        async def part(engine: Any, stop: asyncio.Event) -> PipecatFigures:
+            def after_each(done: int) -> bool:
+                self.say(what, done / samples)
+                return not stop.is_set()
+
+            return await measure(clips, lambda: service(engine=engine), after_each=after_each)
+
+        self.say(what, 0.0)
+        found = asyncio.run(self._with_engine(ENGINE, part))
+        self.report.pipecat = {**found.to_json(), "different": min(len(spoken), samples)}
+        self.report.interrupted = self.report.interrupted or len(found.samples) < samples
 
     # --- one run ---------------------------------------------------------------------------------
 

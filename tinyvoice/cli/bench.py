@@ -75,6 +75,14 @@ def bench(
             help="Feed continuous talk as fast as it is processed: last minute against first.",
         ),
     ] = None,
+    pipecat: Annotated[
+        int | None,
+        typer.Option(
+            metavar="SAMPLES",
+            min=1,
+            help="Measure in a pipeline by the method of Pipecat's own benchmark.",
+        ),
+    ] = None,
     seconds: Annotated[
         float, typer.Option(min=2.0, help="Length of the runs of one stream.")
     ] = 60.0,
@@ -146,7 +154,7 @@ def bench(
 
         records = [read_record(path) for path in kept]
     else:
-        if not (single or streams or soak):
+        if not (single or streams or soak or pipecat):
             raise typer.BadParameter("nothing is left to measure", param_hint="--no-single")
         suite = _prepare(
             model=model,
@@ -163,6 +171,8 @@ def bench(
         with _Progress() as progress:
             suite.say = progress.say
             _measure(suite, single, seconds, streams, numbers, stream_seconds, baseline, soak)
+            if pipecat and not suite.stopped():
+                suite.measure_pipecat(pipecat)
         records = [suite.report.to_json()]
     _deliver(records, as_json=as_json, save=save, plot=plot, into=into)
     if any(record["interrupted"] for record in records) and not kept:
