@@ -80,3 +80,16 @@ async def test_a_turn_that_does_not_end_is_cut_off(asr_model: ASRModel, clips: l
             server.loop.call_soon_threadsafe(server.listener.stop)
             code, _ = await client.closed()
     assert code == 1001
+
+
+async def test_a_second_signal_does_not_wait(asr_model: ASRModel, clips: list[Clip]) -> None:
+    settings = ServerSettings(port=0, drain_seconds=3_600, refuse_partial_gap_s=3_600)
+    audio = pcm24k(clips[0])
+    with running(settings, asr_model) as server:
+        async with connected(server.websocket_url) as client:
+            await client.send(*appends(audio[: len(audio) // 4 * 2]))
+            await client.until("input_audio_buffer.speech_started")
+            for _ in range(2):
+                server.loop.call_soon_threadsafe(server.listener.stop)
+            code, _ = await client.closed()
+    assert code in (1006, 1012)

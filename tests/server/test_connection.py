@@ -204,3 +204,22 @@ def one_session(server: RunningServer, client: Client) -> RealtimeConnection:
     found = server.app.state.sessions.get(client.events[0]["session"]["id"])
     assert isinstance(found, RealtimeConnection)
     return found
+
+
+@pytest.mark.parametrize("content", [False, True])
+async def test_what_is_said_is_logged_on_demand_only(
+    server: RunningServer, caplog: pytest.LogCaptureFixture, content: bool
+) -> None:
+    caplog.set_level("INFO", "tinyvoice.server")
+    with changed(server, log_content=content):
+        async with connected(server.websocket_url, "model=m") as client:
+            await client.send(
+                {"type": "session.update", "session": {"instructions": "be as brief as can be"}}
+            )
+            await client.until("session.updated")
+            await client.send({"type": "response.create"})
+            await client.until("response.done")
+    lines = [str(vars(record)) for record in caplog.records]
+    assert any("session opened" in line for line in lines)
+    assert any("be as brief as can be" in line for line in lines) is content
+    assert not any("AAAAAAAAAAAAAAAA" in line for line in lines)  # sound is never written

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import importlib.util
 import inspect
 import os
 import socket
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
 app = typer.Typer(add_completion=False)
 
 _INTERRUPTED = 130
-_BACKLOG = 2048
+_NEEDED = ("aiortc", "fastapi", "prometheus_client", "python_multipart", "uvicorn", "websockets")
 
 _PANELS = {
     "Where to listen": ("host", "port"),
@@ -98,11 +99,9 @@ def _load(flags: dict[str, Any], file: Path | None) -> ServerSettings:
 
 def _check_extra() -> None:
     """Find out that something is missing before the model is loaded."""
-    for name in ("fastapi", "uvicorn", "websockets", "prometheus_client", "python_multipart"):
-        try:
-            __import__(name)
-        except ModuleNotFoundError:
-            raise MissingExtraError("serve", "tinyvoice serve") from None
+    for name in _NEEDED:
+        if importlib.util.find_spec(name) is None:
+            raise MissingExtraError("serve", "tinyvoice serve")
 
 
 def _load_model(settings: ServerSettings) -> ASRModel:

@@ -6,8 +6,6 @@ the routes do is in their own modules.
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
@@ -21,7 +19,16 @@ from tinyvoice.engine.observer import EngineObserver
 from tinyvoice.model.modeling import ASRModel
 from tinyvoice.realtime.backends.interface import Responder
 from tinyvoice.realtime.backends.registry import build_responder
-from tinyvoice.server import health, page, websocket
+from tinyvoice.server import (
+    calls,
+    client_secrets,
+    health,
+    models,
+    page,
+    speech,
+    transcriptions,
+    websocket,
+)
 from tinyvoice.server.admission import SessionRegistry
 from tinyvoice.server.authentication import Authenticator, require_key
 from tinyvoice.server.ephemeral_keys import EphemeralKeys, derive_secret
@@ -32,10 +39,6 @@ from tinyvoice.server.settings import ServerSettings
 
 EXPOSED_HEADERS = ["Location", "Retry-After", "X-Request-Id"]
 """What pages of other origins may read of an answer."""
-
-_WITH_API_KEY = ("transcriptions", "speech", "models")
-_WITH_ANY_KEY = ("client_secrets", "calls")
-"""Modules with a ``router``; those of the second row check keys themselves."""
 
 
 def build_app(
@@ -91,14 +94,12 @@ def build_app(
 
 
 def _add_routes(app: FastAPI) -> None:
-    for name in (*_WITH_API_KEY, *_WITH_ANY_KEY):
-        module = f"tinyvoice.server.{name}"
-        if importlib.util.find_spec(module) is not None:
-            guard = [Depends(require_key)] if name in _WITH_API_KEY else []
-            app.include_router(importlib.import_module(module).router, dependencies=guard)
-    app.include_router(health.router)
+    for guarded in (transcriptions.router, speech.router, models.router):
+        app.include_router(guarded, dependencies=[Depends(require_key)])
+    # These look at keys themselves, where they need one: ephemeral keys open some of them.
+    for router in (client_secrets.router, calls.router, health.router, page.router):
+        app.include_router(router)
     app.include_router(websocket.router)
-    app.include_router(page.router)
 
 
 @asynccontextmanager

@@ -63,6 +63,9 @@ _INPUTS_AT_A_TIME = 16
 _BYTES_PER_SECOND = {"pcm16": 2, "mulaw": 1, "alaw": 1}
 _SILENCE = {"pcm16": b"\0", "mulaw": b"\xff", "alaw": b"\xd5"}
 
+_LONGEST_LOGGED = 1_000
+"""Characters of a client's event in the log, where content is logged at all."""
+
 _OUR_FAULT = "The server had an error, and the session cannot go on."
 
 EngineWork = (
@@ -274,6 +277,8 @@ class RealtimeConnection:
 
     async def receive_text(self, text: str) -> None:
         """An event of a client; returns when the next one may be read."""
+        if self._settings.log_content:
+            logger.info("received", extra={"text": text[:_LONGEST_LOGGED]})
         self._tell(self.session.receive_text, text)
         await self._ready()
 
@@ -371,6 +376,8 @@ class RealtimeConnection:
     def _send(self, event: Any) -> None:
         if self.close_code is not None:
             return
+        if self._settings.log_content:
+            logger.info("sent", extra={"event": without_audio(event)})
         text = _encoded(event)
         for outbox in self._outboxes:
             outbox.put(text)
@@ -565,3 +572,11 @@ class RealtimeConnection:
 def _encoded(event: Any) -> str:
     """An event as ASCII: lone surrogates, which a client may have sent, pass as escapes."""
     return json.dumps(event, separators=(",", ":"), allow_nan=False)
+
+
+def without_audio(event: Mapping[str, Any]) -> dict[str, Any]:
+    """An event as it is logged: sound is told by its length."""
+    shown = dict(event)
+    if "audio.delta" in event["type"]:
+        shown["delta"] = f"{len(event['delta'])} characters"
+    return shown
