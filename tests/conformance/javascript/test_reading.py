@@ -13,7 +13,7 @@ from typing import Any
 from tests.conformance.javascript.node import run_script
 from tests.realtime.fuzz import Run, Tally, shape_of
 
-CLIENT_EVENTS = 8_000
+CLIENT_EVENTS = 6_000
 FOREIGN = ("input_image", "tinyvoice.")
 
 
