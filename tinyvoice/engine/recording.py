@@ -9,7 +9,7 @@ here, and nothing is shown.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
+from collections.abc import AsyncGenerator, Iterable
 from typing import Any
 
 import numpy as np
@@ -64,12 +64,10 @@ async def play(
     *,
     packet_ms: int = PACKET_MS,
     speed: float | None = None,
-    give_way: Callable[[], Awaitable[None]] | None = None,
 ) -> AsyncGenerator[Event, None]:
     """The events of a recording that is played into an open stream, which is closed at its end.
 
-    Args and errors as for `stream_recording`. ``give_way`` is awaited before each packet, and may
-    take its time where others are in more of a hurry.
+    Args and errors as for `stream_recording`.
     """
     in_range("packet_ms", packet_ms, 1, 10_000)
     if speed is not None:
@@ -84,8 +82,6 @@ async def play(
             if speed is not None:
                 # A microphone hands a packet over when its last sample has been spoken.
                 await asyncio.sleep(begin + fed / SAMPLE_RATE / speed - loop.time())
-            if give_way is not None:
-                await give_way()
             await stream.feed(packet)
             await stream.flush()
             for event in stream.read():

@@ -40,6 +40,9 @@ PARTIALS_S = 0.1
 """How long a batch of partials may take before fewer streams are taken at once: a final that comes
 up meanwhile waits for it."""
 
+BACKGROUND_S = 1.0
+"""A stream in the background gets a step after so long, however much the others have to do."""
+
 LOAD_SECONDS = 3.0
 """Partials of the last seconds say whether the engine keeps up."""
 
@@ -67,6 +70,8 @@ class Scheduler:
         self._streams: list[LiveStream] = []
         self._removed: list[LiveStream] = []
         self._opened: dict[int, float] = {}
+        self._served: dict[int, float] = {}
+        """When streams in the background had their last step."""
         self._partial_batch = settings.max_batch
         self._gaps: deque[tuple[float, float]] = deque()
 
@@ -88,6 +93,7 @@ class Scheduler:
             if stream in self._streams:
                 self._streams.remove(stream)
                 self._opened.pop(id(stream), None)
+                self._served.pop(id(stream), None)
                 self._removed.append(stream)
 
     def step(self) -> None:
@@ -95,6 +101,7 @@ class Scheduler:
         self.give_back()
         streams = self.streams
         self._tell_queue(streams)
+        streams = self.take_turns(streams)
         self.hear(streams)
         self.run_finals(streams)
         self.ask_turns(streams)
@@ -105,6 +112,25 @@ class Scheduler:
         """Whether another step has something to do already."""
         with self._lock:
             return bool(self._removed) or any(stream.has_work for stream in self._streams)
+
+    def take_turns(self, streams: list[LiveStream]) -> list[LiveStream]:
+        """Whom this step is for: all who are in the foreground, or one who is in the background.
+
+        Work that has begun cannot be interrupted, so that streams in the background get theirs in
+        the smallest pieces: one stream, one pass.
+        """
+        live = [stream for stream in streams if not stream.settings.background]
+        waiting = [s for s in streams if s.settings.background and s.has_work]
+        if not waiting:
+            return live
+        now, busy = time.monotonic(), any(stream.has_work for stream in live)
+        with self._lock:
+            if busy and now - max(self._served.values(), default=0.0) < BACKGROUND_S:
+                return live
+            turn = min(waiting, key=lambda stream: self._served.get(id(stream), 0.0))
+            if id(turn) in self._opened:
+                self._served[id(turn)] = now
+        return [turn]
 
     def hear(self, streams: Sequence[LiveStream]) -> None:
         """Voice activity of all new audio, in one batch, and what follows from it."""
@@ -199,6 +225,8 @@ class Scheduler:
 
     def _note_gap(self, stream: LiveStream) -> None:
         """Remember by how much a partial comes late, counted in audio that has come in."""
+        if stream.settings.background:
+            return
         now = time.monotonic()
         with self._lock:
             age = now - self._opened.get(id(stream), now)

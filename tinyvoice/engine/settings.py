@@ -51,6 +51,9 @@ class StreamSettings:
     partial_interval_ms: int = 320
     """Audio from one partial to the next, 32 to 10000; more where the engine is overloaded."""
     word_times: bool = True
+    background: bool = False
+    """Whether the stream gives way: it is worked on while no other stream has anything to do, and a
+    little now and then. For recordings, which nobody is listening to."""
     end_likely: bool = False
     """Whether `EndOfTurnLikely` is told when the final pass is begun."""
 

@@ -1,13 +1,13 @@
 """From an upload to what the engine says about it.
 
 A recording goes through the streaming engine as a stream of its own, as fast as the engine hears
-it: it takes part in the same batches as the live streams, under the same rules (finals before
-partials, those who waited longest first), and the text of each utterance is the one that its audio
-gives offline. A recording costs the live streams little, by four measures: only
-``max_files_at_once`` recordings are heard at a time and the others wait; each has at most a second
-of audio with the engine; partials, of which recordings need many, are computed only where they are
-sent; and a recording stands still while live streams fall behind. Files are decoded in threads, and
-nothing of the model runs in the event loop.
+it, so that the text of each utterance is the one that its audio gives offline, and that a live
+stream would get. It is a stream in the background: the engine works on it while no live stream has
+anything to do, a pass at a time, so that a live stream waits for one pass over one utterance at
+most; however busy live streams are, it gets a step a second and ends some day. Only
+``max_files_at_once`` recordings are in memory and being heard, the others wait for their turn;
+partials, of which a recording needs many, are made only where they are sent. Files are decoded in
+threads, and nothing of the model runs in the event loop.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from contextlib import aclosing
 from typing import Any, BinaryIO, TypeVar
 
 from tinyvoice.audio.files import Audio, AudioLimits, load_audio
-from tinyvoice.engine import Failed, Final, Stream, StreamingEngine
+from tinyvoice.engine import Failed, Final, Stream
 from tinyvoice.engine.events import Event, UtteranceFailed
 from tinyvoice.engine.recording import play
 from tinyvoice.errors import AudioError, AudioTooLongError, MissingExtraError
@@ -28,11 +28,6 @@ PACKET_MS = 960
 """Audio that the engine has of a recording at a time, about what it hears in one step."""
 SHORTEST_S = 0.1
 """A recording with less is refused, as by OpenAI."""
-
-STAND_STILL_S = 0.1
-LONGEST_STAND_S = 2.0
-"""How long a recording waits, a look at a time, for live streams to catch up; then it gets one
-packet in, so that it ends some day."""
 
 _UPLOAD = "the upload"
 
@@ -90,30 +85,20 @@ async def in_thread(function: Callable[..., Result], *arguments: Any) -> Result:
         raise
 
 
-async def events_of(
-    engine: StreamingEngine, stream: Stream, audio: Audio
-) -> AsyncGenerator[Event, None]:
+async def events_of(stream: Stream, audio: Audio) -> AsyncGenerator[Event, None]:
     """What an open stream of the engine says about a recording.
 
     Raises:
         TinyvoiceError: the model failed for a part of it: what is left is no transcript.
     """
-
-    async def give_way() -> None:
-        for _ in range(round(LONGEST_STAND_S / STAND_STILL_S)):
-            if not engine.overloaded:
-                return
-            await asyncio.sleep(STAND_STILL_S)
-
-    events = play(stream, audio.samples, packet_ms=PACKET_MS, give_way=give_way)
-    async with aclosing(events):
+    async with aclosing(play(stream, audio.samples, packet_ms=PACKET_MS)) as events:
         async for event in events:
             if isinstance(event, Failed | UtteranceFailed):
                 raise event.error
             yield event
 
 
-async def finals_of(engine: StreamingEngine, stream: Stream, audio: Audio) -> list[Final]:
+async def finals_of(stream: Stream, audio: Audio) -> list[Final]:
     """All finals of a recording; raises as `events_of`."""
-    async with aclosing(events_of(engine, stream, audio)) as events:
+    async with aclosing(events_of(stream, audio)) as events:
         return [event async for event in events if isinstance(event, Final)]

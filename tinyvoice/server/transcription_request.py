@@ -23,9 +23,9 @@ FORMATS = ("json", "text", "srt", "verbose_json", "vtt")
 GRANULARITIES = ("word", "segment")
 TRUE, FALSE = ("true", "1", "yes", "on"), ("false", "0", "no", "off", "")
 
-FILE_SETTINGS = StreamSettings(silence_ms=300)
-"""How a recording is cut where the request does not say. Shorter pauses end an utterance than in
-talk: nobody is waiting for the speaker to go on, and shorter utterances are understood better."""
+FILE_SETTINGS = StreamSettings(silence_ms=300, background=True)
+"""How a recording is heard where the request does not say otherwise. Shorter pauses end an
+utterance than in talk: nobody is interrupted, and shorter utterances are understood better."""
 
 _CHUNKING = {
     "threshold": "threshold",

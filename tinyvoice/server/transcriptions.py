@@ -103,7 +103,7 @@ async def _answer(
         parts = _events(request.app, stream, audio, wanted)
         patience = state.settings.send_timeout_seconds
         return StreamedAnswer(parts, "text/event-stream", patience, SSE_HEADERS)
-    finals = await finals_of(state.engine, stream, audio)
+    finals = await finals_of(stream, audio)
     return _formatted(FileTranscript(finals, audio.duration), wanted)
 
 
@@ -128,7 +128,7 @@ async def _events(
     finals: list[Final] = []
     text = AppendedText()
     try:
-        async with aclosing(events_of(app.state.engine, stream, audio)) as events:
+        async with aclosing(events_of(stream, audio)) as events:
             async for event in events:
                 delta = ""
                 if isinstance(event, Partial):
