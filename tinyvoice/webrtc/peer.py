@@ -221,9 +221,8 @@ class Peer:
     async def _negotiate(self, text: str) -> str:
         connection = self._connection
         offered = sdp.SessionDescription.parse(text)
+        _check_sections(offered)
         for media in offered.media:
-            if media.dtls is None or not media.dtls.fingerprints:
-                raise OfferError("The offer has no DTLS fingerprint: calls are always encrypted.")
             if media.kind == "application":
                 self._expects_channel = True
                 if media.sctpCapabilities is not None:
@@ -255,7 +254,7 @@ class Peer:
         transports = {each.receiver.transport for each in self._connection.getTransceivers()}
         if self._connection.sctp is not None:
             transports.add(self._connection.sctp.transport)
-        return {transport.transport for transport in transports}
+        return {transport.transport for transport in transports if transport is not None}
 
     def _attach(self, transport: RTCIceTransport) -> None:
         """Choose the addresses of a transport, and hear when anything arrives on it.
@@ -377,8 +376,27 @@ class Peer:
             for transport in self._ice_transports():
                 with contextlib.suppress(Exception):
                     await asyncio.wait_for(transport.stop(), 1.0)
-        self.closed.set()
-        self._handler.peer_closed(reason)
+        finally:
+            self.closed.set()
+            self._handler.peer_closed(reason)
+
+
+def _check_sections(offered: sdp.SessionDescription) -> None:
+    """What aiortc would only stumble over later.
+
+    Raises:
+        OfferError: sections cannot be told apart or belong to none, or one is not encrypted.
+    """
+    names = [media.rtp.muxId for media in offered.media]
+    bundled = {
+        name for group in offered.group for name in group.items if group.semantic == "BUNDLE"
+    }
+    if len(set(names)) < len(names) or not bundled <= set(names):
+        raise OfferError("The offer's media sections and its BUNDLE group do not agree.")
+    if any(media.dtls is None or not media.dtls.fingerprints for media in offered.media):
+        raise OfferError("The offer has no DTLS fingerprint: calls are always encrypted.")
+    if [media.kind for media in offered.media].count("application") > 1:
+        raise OfferError("The offer has several data channel sections: one holds all channels.")
 
 
 class _PacketTap:
