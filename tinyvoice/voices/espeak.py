@@ -158,7 +158,7 @@ def speak(text: str, voice: str, *, rate: float = 1.0, pitch: float = 1.0) -> Sy
     )
     for collected in (library.pcm, library.words, library.phonemes):
         collected.clear()
-    encoded = text.encode()
+    encoded = text.encode(errors="replace")
     functions.espeak_Synth(encoded, len(encoded) + 1, 0, 0, 0, _CHARS_UTF8, None, None)
     functions.espeak_Synchronize()
     return Synthesis(

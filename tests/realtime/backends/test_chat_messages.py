@@ -90,6 +90,13 @@ def test_arguments_that_are_no_json_become_none(arguments: Any) -> None:
     assert chat_messages(request(item))[0] == calls("a")
 
 
+def test_halves_of_characters_do_no_harm() -> None:
+    items = [user("a\ud800b"), call("c"), output("c", "\udfff")]
+    for message in chat_messages(request(*items, instructions="\ud83d")):
+        assert (message["content"] or "").encode() is not None
+        assert "\ud800" not in (message["content"] or "")
+
+
 def test_other_items_are_passed_over() -> None:
     items = [{"type": "mcp_call", "name": "x"}, {"type": "message", "role": "user", "content": 3}]
     assert chat_messages(request(*items, user("a"))) == [{"role": "user", "content": "a"}]

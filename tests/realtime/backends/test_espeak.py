@@ -88,7 +88,7 @@ async def test_many_at_once_sound_as_each_alone(voice: EspeakVoice) -> None:
 
 
 async def test_nothing_to_say_is_nothing(voice: EspeakVoice) -> None:
-    for text in ("", "...", "\0"):
+    for text in ("", "...", "\0", "\ud800"):
         sounds = [stretch async for stretch in voice.speak(text, "alloy", 1.0)]
         assert sum(len(sound.pcm16) for sound in sounds) < voice.sample_rate
 

@@ -18,6 +18,7 @@ from tinyvoice.realtime.backends.conversation import (
     message_text,
     part_text,
     parts,
+    well_formed,
 )
 from tinyvoice.realtime.backends.interface import Item, ResponseRequest
 
@@ -33,7 +34,7 @@ def chat_messages(request: ResponseRequest, *, images: bool = True) -> list[Mess
     called = {str(item.get("call_id")) for item in request.items if _is(item, "function_call")}
     messages: list[Message] = []
     if request.instructions:
-        messages.append({"role": "system", "content": request.instructions})
+        messages.append({"role": "system", "content": well_formed(request.instructions)})
     for index, item in enumerate(request.items):
         if _is(item, "function_call"):
             _add_call(messages, item, outputs)
@@ -89,7 +90,7 @@ def _outputs(items: Sequence[Item]) -> dict[str, str]:
 
 def _output(item: Item) -> str:
     output = item.get("output")
-    return output if isinstance(output, str) else json.dumps(output, ensure_ascii=False)
+    return well_formed(output) if isinstance(output, str) else json.dumps(output)
 
 
 def _add_call(messages: list[Message], item: Item, outputs: Mapping[str, str]) -> None:

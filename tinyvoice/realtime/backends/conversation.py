@@ -22,7 +22,12 @@ def part_text(part: Mapping[str, Any]) -> str:
     text = part.get("text")
     if not isinstance(text, str):
         text = part.get("transcript")
-    return text.strip() if isinstance(text, str) else ""
+    return well_formed(text).strip() if isinstance(text, str) else ""
+
+
+def well_formed(text: str) -> str:
+    """The text with "?" for halves of characters, which JSON can hold and no server takes."""
+    return text.encode("utf-8", "replace").decode()
 
 
 def message_text(item: Item) -> str:
