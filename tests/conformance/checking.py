@@ -18,24 +18,27 @@ from tinyvoice.metrics import normal_words, word_errors
 MOST_FAULTS_SHOWN = 20
 
 
-def check(connection: Connection) -> None:
-    """Raise `AssertionError` with what is wrong with a connection's events."""
+def check(connection: Connection, *, complete: bool = False) -> None:
+    """Raise `AssertionError` with what is wrong with a connection's events.
+
+    ``complete`` says that the client waited for the end of all that it had begun.
+    """
     if "call_id=" in connection.path:
         # It joined a call in the middle: what its events build on was said before.
         faults = validation_faults(connection.events("server"), connection.beta)
     else:
-        faults = session_faults(connection.log(), connection.beta)
+        faults = session_faults(connection.log(), connection.beta, complete=complete)
     assert not faults, f"{connection.path}:\n" + "\n".join(faults[:MOST_FAULTS_SHOWN])
 
 
-def session_faults(log: Log, beta: bool = False) -> list[str]:
+def session_faults(log: Log, beta: bool = False, *, complete: bool = False) -> list[str]:
     """Everything that is wrong with a log, a sentence each.
 
     ``beta`` says that the client asked for the beta when it connected; without that, the log shows
     whether it spoke it.
     """
     events = [event for direction, event in log if direction == "server"]
-    return validation_faults(events, beta or is_beta(log)) + check_session(log)
+    return validation_faults(events, beta or is_beta(log)) + check_session(log, complete=complete)
 
 
 def validation_faults(events: Sequence[Mapping[str, Any]], of_beta: bool) -> list[str]:

@@ -54,7 +54,7 @@ async def clients(server: RunningServer, tmp_path: Path) -> AsyncIterator[Client
     async with Recorder(server.url) as recorder:
         yield Clients(server, recorder, tmp_path)
     for connection in recorder.connections:
-        check(connection)
+        check(connection, complete=True)
 
 
 @pytest.fixture(scope="session")
