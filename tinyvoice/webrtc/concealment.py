@@ -36,7 +36,7 @@ class Concealment:
     def extend(self, count: int) -> NDArray[np.float32]:
         """So many samples in place of sound that is lost, ``(count,)``."""
         filled = np.zeros(count, dtype=np.float32)
-        if len(self._recent) < self._window + self._longest:
+        if not count or len(self._recent) < self._window + self._longest:
             return filled
         fade = round(_FADE_S * self.sample_rate)
         sounding = min(count, fade)
