@@ -205,15 +205,29 @@ class StreamingEngine:
                 f"The model is busy with {len(self._streams)} streams and falls behind: try again "
                 "in some seconds, or on another machine."
             )
-        assert self._scheduler is not None
         self._opening += 1
+        opening = asyncio.ensure_future(self._call(self._open_in_worker, settings))
+        opening.add_done_callback(self._opened)
         try:
-            live = await self._call(self._open_in_worker, settings)
-        finally:
-            self._opening -= 1
+            live = await asyncio.shield(opening)
+        except asyncio.CancelledError:
+            # The worker opens it all the same, and nobody would give its place back.
+            opening.add_done_callback(self._discard)
+            raise
         self._streams[id(live)] = stream
+        assert self._scheduler is not None
         self._scheduler.add(live)
         return live
+
+    def _opened(self, _: asyncio.Future[LiveStream]) -> None:
+        self._opening -= 1
+
+    def _discard(self, opening: asyncio.Future[LiveStream]) -> None:
+        """Give back what was opened for somebody who has gone."""
+        if not opening.cancelled() and opening.exception() is None and self._scheduler is not None:
+            self._scheduler.add(opening.result())
+            self._scheduler.remove(opening.result())
+            self._wake()
 
     def _open_in_worker(self, settings: StreamSettings) -> LiveStream:
         """Places of streams that have just been closed are free, too: no step need come first."""

@@ -52,8 +52,9 @@ class Stream:
         self._room = asyncio.Event()
         self._answers: set[asyncio.Future[Any]] = set()
         self._over = False
-        observer = engine._observer
-        self._delays = Delays(observer) if observer.observer is not None else None
+        # How long a recording takes says nothing about how long people wait.
+        told = engine._observer.observer is not None and not settings.background
+        self._delays = Delays(engine._observer) if told else None
 
     # --- life ------------------------------------------------------------------------------------
 
