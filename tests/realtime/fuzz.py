@@ -531,7 +531,10 @@ class Run:
         shape = (self.session.kind, self.session.dialect, shape_of(event))
         if shape not in self._shapes:
             self._shapes.add(shape)
-            validate(event, self.session.kind, self.session.dialect)
+            try:
+                validate(event, self.session.kind, self.session.dialect)
+            except Exception as error:
+                raise FuzzError(f"{self.seed}: {error}") from error
 
     def world(self) -> None:
         """Let something happen around the session."""

@@ -620,10 +620,10 @@ def test_the_unstable_text_of_a_later_piece_has_the_earlier_ones_before_it() -> 
     driven = Driven("transcription")
     driven.client("session.update", session={"include": ["tinyvoice.partials"]})
     driven.engine(SpeechStarted(0, 1.0, 1.1), final("one two", at=31.0, continues=True))
-    events = driven.engine(partial("three", " fo", utterance=1, at=33.0))
+    events = driven.engine(partial("", "thr", utterance=1, at=33.0))
+    assert (events[-1]["stable"], events[-1]["tail"]) == ("one two", " thr")
+    events = driven.engine(partial("three", " fo", utterance=1, at=34.0))
     assert (events[-1]["stable"], events[-1]["tail"]) == ("one two three", " fo")
-    events = driven.engine(partial("", "x", utterance=1, at=34.0))
-    assert events[-1]["stable"] == "one two three"
 
 
 # --- silence after an answer ----------------------------------------------------------------------

@@ -51,8 +51,8 @@ def validate(event: Mapping[str, Any], kind: str, dialect: str = "ga") -> None:
     if event["type"] == "transcription_session.created" and dialect == "beta":
         return  # the beta server sent it, and the beta models have no class for it
     plain = without_extensions(event)
-    if dialect == "beta" and plain.get("session", {}).get("model"):
-        plain["session"]["model"] = "gpt-4o-realtime-preview"  # the models list the names of then
+    if dialect == "beta" and "session" in plain:
+        name_models_of_then(plain["session"])
     if event["type"] == "transcription_session.updated":
         # Sent by the HTTP route only, but the one class is used for both.
         plain["session"]["client_secret"] = {"value": "", "expires_at": 0}
@@ -65,6 +65,14 @@ def validate(event: Mapping[str, Any], kind: str, dialect: str = "ga") -> None:
         raise AssertionError(f"openai refuses {text}: {error}") from error
     if dialect == "ga" and kind == "realtime" and not is_mcp(event):
         parse_server_event(json.dumps(plain))
+
+
+def name_models_of_then(session: dict[str, Any]) -> None:
+    """The beta type models list the names of their time; a server has its own."""
+    if "model" in session:
+        session["model"] = "gpt-4o-realtime-preview"
+    if session["input_audio_transcription"] is not None:
+        session["input_audio_transcription"]["model"] = "whisper-1"
 
 
 def without_extensions(event: Mapping[str, Any]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from tinyvoice.realtime.errors import ProtocolError, unsupported, wrong_value
@@ -551,7 +551,6 @@ class ResponseParameters:
     metadata: dict[str, str] | None = None
     input: list[Any] | None = None
     """Items as the client sent them, None for the conversation."""
-    temperature: float | None = field(default=None)
 
 
 def response_parameters(
@@ -603,7 +602,6 @@ RESPONSE_FIELDS: dict[str, Reader] = {
     "tool_choice": without_limits(tool_choice),
     "parallel_tool_calls": without_limits(optional_boolean),
     "max_output_tokens": without_limits(max_output_tokens),
-    "temperature": without_limits(temperature),
 }
 
 

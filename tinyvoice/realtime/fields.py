@@ -74,7 +74,7 @@ def a_number(value: Any, path: str, lowest: float, highest: float) -> float:
     """A finite number between the bounds; an integer stays one."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise wrong_type(path, "a number", value)
-    if not math.isfinite(value) if isinstance(value, float) else False:
+    if isinstance(value, float) and not math.isfinite(value):
         raise wrong_value(path, f"Invalid '{path}': expected a finite number.")
     if not lowest <= value <= highest:
         raise wrong_value(

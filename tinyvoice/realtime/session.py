@@ -13,6 +13,7 @@ from __future__ import annotations
 import base64
 import binascii
 import copy
+import functools
 import logging
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
@@ -307,7 +308,7 @@ class RealtimeSession:
         self._responses.clock_ms = self._turns.clock_ms
         handlers[kind](event)
 
-    @property
+    @functools.cached_property
     def _handlers(self) -> dict[str, Callable[[Mapping[str, Any]], None]]:
         handlers: dict[str, Callable[[Mapping[str, Any]], None]] = {
             "session.update": self._session_update,

@@ -449,19 +449,14 @@ class InputTurns:
             piece.stable = event.stable
         self._settle()
         if self._tells_partials(turn):
-            before = " ".join(
-                p.text for n, p in turn.pieces.items() if n < event.utterance and p.text
-            )
+            # A tail brings its own space unless it begins its utterance.
+            begins = bool(turn.text) and not piece.stable
             self._outbox.emit(
                 "tinyvoice.transcription.partial",
                 item_id=turn.item_id,
                 content_index=0,
-                stable=f"{before} {piece.stable}"
-                if before and piece.stable
-                else before + piece.stable,
-                tail=event.tail
-                if piece.stable or not before
-                else f" {event.tail}".replace("  ", " "),
+                stable=turn.text,
+                tail=f" {event.tail.lstrip()}" if begins and event.tail else event.tail,
                 at_ms=whole_ms(event.at),
             )
 
