@@ -129,9 +129,7 @@ class Page:
 
 
 @contextlib.asynccontextmanager
-async def chromium(
-    microphone: Path | None = None, *, allowed: bool = True
-) -> AsyncIterator[Page]:
+async def chromium(microphone: Path | None = None, *, allowed: bool = True) -> AsyncIterator[Page]:
     """A browser whose microphone hears a recording once; ``allowed`` is the person's answer."""
     program = next(filter(None, map(shutil.which, CHROMIUM)), None)
     if program is None:
