@@ -47,6 +47,7 @@ from tinyvoice.server.listener import Server, listener_config
 from tinyvoice.server.settings import ServerSettings
 
 RATE = 24_000
+"""The protocol's; 16 kHz is what the engine hears, and is accepted as an extension."""
 PACKET_MS = 20
 PAUSE_S = 1.0
 """Silence behind an utterance: longer than the turn detection waits."""
@@ -167,8 +168,9 @@ def measured_server(figures: EngineFigures) -> Iterator[str]:
 class Listener:
     """One session: feeds packets, and notes what comes and when."""
 
-    def __init__(self, connection: ClientConnection, speed: float) -> None:
+    def __init__(self, connection: ClientConnection, speed: float, rate: int) -> None:
         self.connection = connection
+        self.rate = rate
         self.speed = speed
         self.turns: dict[str, Turn] = {}
         self.sent: list[float] = []
@@ -178,22 +180,22 @@ class Listener:
     async def configure(self) -> None:
         """Ask for a transcription session with the server's voice activity detection."""
         heard: dict[str, Any] = {
-            "format": {"type": "audio/pcm", "rate": RATE},
+            "format": {"type": "audio/pcm", "rate": self.rate},
             "transcription": {"model": "tinyvoice"},
             "turn_detection": {"type": "server_vad"},
         }
         session = {"type": "transcription", "audio": {"input": heard}}
         await self.connection.send(json.dumps({"type": "session.update", "session": session}))
 
-    async def play(self, pcm: bytes) -> None:
+    async def play(self, sound: bytes) -> None:
         """Send packets when they are due."""
-        size = 2 * RATE * PACKET_MS // 1000
+        size = 2 * self.rate * PACKET_MS // 1000
         begin = time.monotonic()
-        for number, start in enumerate(range(0, len(pcm), size)):
+        for number, start in enumerate(range(0, len(sound), size)):
             if self.speed:
                 due = begin + number * PACKET_MS / 1000 / self.speed
                 await asyncio.sleep(max(0.0, due - time.monotonic()))
-            audio = base64.b64encode(pcm[start : start + size].ljust(size, b"\0")).decode()
+            audio = base64.b64encode(sound[start : start + size].ljust(size, b"\0")).decode()
             event = json.dumps({"type": "input_audio_buffer.append", "audio": audio})
             self.sent.append(time.monotonic())
             await self.connection.send(event)
@@ -235,16 +237,18 @@ class Listener:
             await self.news.wait_for(over)
 
 
-async def listen(url: str, clips: Sequence[Clip], speed: float) -> list[list[Turn]]:
+async def listen(
+    url: str, clips: Sequence[Clip], speed: float, rate: int = RATE
+) -> list[list[Turn]]:
     """The turns of each clip, played one after the other in one session."""
     pause = np.zeros(round(PAUSE_S * 16_000), dtype=np.float32)
     begins_ms = np.cumsum([0.0, *(1000 * (clip.duration + PAUSE_S) for clip in clips)])
     joined = np.concatenate([piece for clip in clips for piece in (clip.samples, pause)])
     async with connect(f"{url}/v1/realtime?intent=transcription", max_size=None) as connection:
-        listener = Listener(connection, speed)
+        listener = Listener(connection, speed, rate)
         await listener.configure()
         reading = asyncio.create_task(listener.read())
-        await listener.play(pcm24k(joined))
+        await listener.play(pcm(joined, rate))
         await listener.settled(round(begins_ms[-2] + 1000 * clips[-1].duration) - SHORTFALL_MS)
         await connection.close()
         await reading
@@ -255,9 +259,9 @@ async def listen(url: str, clips: Sequence[Clip], speed: float) -> list[list[Tur
     return turns
 
 
-def pcm24k(samples: NDArray[np.float32]) -> bytes:
-    """16 kHz samples as the protocol has them."""
-    return np.round(np.clip(resample(samples, 16_000, RATE), -1, 1) * 32767).astype("<i2").tobytes()
+def pcm(samples: NDArray[np.float32], rate: int) -> bytes:
+    """16 kHz samples as they go over the wire."""
+    return np.round(np.clip(resample(samples, 16_000, rate), -1, 1) * 32767).astype("<i2").tobytes()
 
 
 def figures_of(
@@ -298,11 +302,11 @@ def spread(values: Sequence[float]) -> dict[str, float] | None:
     return None if found is None else asdict(found)
 
 
-def measure(clips: Sequence[Clip], speed: float = 1.0) -> Figures:
+def measure(clips: Sequence[Clip], speed: float = 1.0, rate: int = RATE) -> Figures:
     """Start a server, play the clips, sum up."""
     engine = EngineFigures()
     with measured_server(engine) as url:
-        heard = asyncio.run(listen(url, clips, speed))
+        heard = asyncio.run(listen(url, clips, speed, rate))
     return figures_of(clips, heard, engine.times_to_final, speed)
 
 
@@ -333,10 +337,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--utterances", type=int, default=24)
     parser.add_argument("--data", type=Path, default=BUNDLED, help="folder or manifest of speech")
     parser.add_argument("--speed", type=float, default=1.0, help="times real time, 0 is unbounded")
+    parser.add_argument("--rate", type=int, default=RATE, choices=(RATE, 16_000))
     parser.add_argument("--json", type=Path, help="file for the figures")
     options = parser.parse_args(arguments)
     clips = list(itertools.islice(itertools.cycle(load_speech(options.data)), options.utterances))
-    figures = measure(clips, options.speed)
+    figures = measure(clips, options.speed, options.rate)
     show(Console(), figures)
     if options.json is not None:
         options.json.write_text(json.dumps(asdict(figures), indent=2) + "\n", encoding="utf-8")
