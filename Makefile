@@ -26,7 +26,7 @@ help:
 	@echo "make clean  remove $(VENV) and tool caches"
 
 demo: $(VENV)/.ready-run
-	@$(BIN)/tinyvoice demo
+	@$(BIN)/tinyvoice demo --recording
 
 test: lint typecheck pytest
 

@@ -2,6 +2,10 @@
 
 import json
 import re
+import signal
+import subprocess
+import sys
+import urllib.request
 
 import pytest
 import soundfile
@@ -13,7 +17,7 @@ from tinyvoice.model.modeling import ASRModel
 
 
 def test_words_come_one_by_one_and_latencies_at_the_end(program: Program) -> None:
-    result = program("demo", TINYVOICE_MODEL="embedded")
+    result = program("demo", "--recording", TINYVOICE_MODEL="embedded")
     assert (result.returncode, result.stderr) == (0, "")
     lines = result.stdout.splitlines()
     partials = [line for line in lines if re.match(r" *\d+\.\d\d s   ", line)]
@@ -26,6 +30,19 @@ def test_words_come_one_by_one_and_latencies_at_the_end(program: Program) -> Non
     *_, spoken, heard = lines
     assert spoken.startswith("spoken please set an alarm")
     assert heard.startswith("heard  ")
+
+
+def test_the_page_is_served_until_it_is_ended() -> None:
+    command = [sys.executable, "-m", "tinyvoice", "demo", "--no-browser"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        found = re.search(r"Talk to it at (http://127\.0\.0\.1:\d+/)", line)
+        assert found, line
+        with urllib.request.urlopen(found[1]) as page:
+            assert b"<title>tinyvoice</title>" in page.read()
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 130
 
 
 def test_the_manifest_says_what_the_recording_holds() -> None:

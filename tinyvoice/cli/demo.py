@@ -1,7 +1,8 @@
-"""Play a recording into the engine at speaking pace: words as they come, then the latencies.
+"""Show streaming: a page to talk to in the browser, or a recording in the terminal.
 
-The recording is synthetic speech of flite's voice slt, made for this purpose by
-`training.demo_recording`; it shows that the installation works and how streaming feels, not how
+The page comes from a server on this machine and needs no internet: words appear while you speak,
+and an agent answers. The recording is synthetic speech of flite's voice slt, made for this purpose
+by `training.demo_recording`; it shows that the installation works and how streaming feels, not how
 well a model understands people.
 """
 
@@ -11,7 +12,7 @@ import asyncio
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -39,18 +40,61 @@ PACKET_MS = 20
 _SHOWN = ("time_to_final", "first_partial", "first_stable_word", "partial_lag")
 
 
-@app.command(context_settings={"help_option_names": ["-h", "--help"]})
-def demo(model: ModelName = "embedded") -> None:
-    """Play a recording into the engine at speaking pace: words as they come, then the latencies.
+@app.command(
+    epilog="Without a browser or a microphone: tinyvoice demo --recording",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+def demo(
+    model: ModelName = "embedded",
+    recording: Annotated[
+        bool,
+        typer.Option(
+            "--recording", help="Play a recording in the terminal instead, then its latencies."
+        ),
+    ] = False,
+    port: Annotated[
+        int, typer.Option("--port", "-p", min=0, max=65_535, help="Port of the page; 0 is any.")
+    ] = 0,
+    browser: Annotated[
+        bool, typer.Option("--browser/--no-browser", help="Open the page in the browser.")
+    ] = True,
+) -> None:
+    """Show streaming: a page to talk to in the browser, or a recording in the terminal.
 
-    What is stable is shown plain, what may still change dim, or in brackets where standard output
-    is no terminal.
+    The page is served to this machine only, until Ctrl-C. Of a recording, what is stable is shown
+    plain, what may still change dim, or in brackets where standard output is no terminal.
     """
-    from tinyvoice.cli.transcribe import load_model
+    if recording:
+        from tinyvoice.cli.transcribe import load_model
 
-    with Activity(f"Loading the model {model}"):
-        loaded = load_model(model)
-    asyncio.run(_play(loaded))
+        with Activity(f"Loading the model {model}"):
+            loaded = load_model(model)
+        asyncio.run(_play(loaded))
+    else:
+        _show_page(model, port, open_browser=browser)
+
+
+def _show_page(model: str, port: int, *, open_browser: bool) -> None:
+    """Serve the page, and the agent behind it, to this machine."""
+    import webbrowser
+
+    from tinyvoice.cli import serve
+    from tinyvoice.server import logs
+    from tinyvoice.server.settings import ServerSettings
+
+    serve.check_extra()
+    settings = ServerSettings.load({"model": model, "port": port, "log_level": "warning"})
+    settings.check()
+
+    def announce(port: int) -> None:
+        url = f"http://{settings.host}:{port}/"
+        print(f"Talk to it at {url}  (Ctrl-C ends it)", flush=True)
+        if open_browser and not webbrowser.open(url):
+            print("No browser could be opened: open that address in one.", flush=True)
+
+    with serve.bound(settings.host, settings.port) as sockets:
+        logs.configure(settings.log_level, settings.log_format, settings.log_content)
+        serve.run(settings, sockets, None, announce)
 
 
 async def _play(model: ASRModel) -> None:

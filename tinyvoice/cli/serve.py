@@ -71,17 +71,30 @@ def serve(**flags: Any) -> None:
     settings = _load(flags, file)
     from tinyvoice.server import logs
 
-    _check_extra()
+    check_extra()
     settings.check()
     settings.backends  # noqa: B018 - an unknown backend is found before the model is loaded
     from tinyvoice.server.tls import certificate
 
     shown = certificate(settings)
-    with _bound(settings.host, settings.port) as sockets:
+    with bound(settings.host, settings.port) as sockets:
         logs.configure(settings.log_level, settings.log_format, settings.log_content)
-        model = _load_model(settings)
-        interrupted = asyncio.run(_serve(settings, model, sockets, shown))
-    if interrupted:
+        run(settings, sockets, shown, lambda port: _announce(settings, port, shown))
+
+
+def run(
+    settings: ServerSettings,
+    sockets: list[socket.socket],
+    shown: Certificate | None,
+    announce: Callable[[int], None],
+) -> None:
+    """Load the model and serve until told to stop; ``announce`` is told the port to be reached at.
+
+    Raises:
+        typer.Exit: it was Ctrl-C.
+    """
+    model = _load_model(settings)
+    if asyncio.run(_serve(settings, model, sockets, shown, announce)):
         raise typer.Exit(_INTERRUPTED)
 
 
@@ -97,7 +110,7 @@ def _load(flags: dict[str, Any], file: Path | None) -> ServerSettings:
         raise
 
 
-def _check_extra() -> None:
+def check_extra() -> None:
     """Find out that something is missing before the model is loaded."""
     for name in _NEEDED:
         if importlib.util.find_spec(name) is None:
@@ -112,7 +125,7 @@ def _load_model(settings: ServerSettings) -> ASRModel:
 
 
 @contextmanager
-def _bound(host: str, port: int) -> Iterator[list[socket.socket]]:
+def bound(host: str, port: int) -> Iterator[list[socket.socket]]:
     """Sockets at all addresses of a host, not yet listening; the port is taken from here on.
 
     Raises:
@@ -171,6 +184,7 @@ async def _serve(
     model: ASRModel,
     sockets: list[socket.socket],
     shown: Certificate | None,
+    announce: Callable[[int], None],
 ) -> bool:
     """Serve until told to stop; whether that was Ctrl-C."""
     from tinyvoice.server.app import build_app, build_engine, opened_responder
@@ -191,7 +205,7 @@ async def _serve(
         listener = Server(
             listener_config(application, settings, **tls),
             drain,
-            lambda: _announce(settings, port, shown),
+            lambda: announce(port),
         )
         try:
             await listener.serve(sockets)
