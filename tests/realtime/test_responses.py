@@ -660,6 +660,23 @@ def test_text_is_cut_at_the_word_that_was_heard() -> None:
     assert driven.generated.request.items == []
 
 
+def test_when_words_are_spoken_is_told_to_those_who_ask() -> None:
+    driven = Driven()
+    asked = {"type": "realtime", "include": ["tinyvoice.partials"]}
+    driven.client("session.update", session=asked)
+    events = driven.backend(
+        begun(driven), TextDelta("One, two."), SECOND, SpokenMark(499.6, 3), Finished()
+    )
+    [mark] = [event for event in events if event["type"] == "tinyvoice.response.spoken"]
+    assert mark["item_id"] == "item_1"
+    assert (mark["audio_ms"], mark["characters"]) == (500, 3)
+    driven = Driven()
+    events = driven.backend(
+        begun(driven), TextDelta("One, two."), SECOND, SpokenMark(499.6, 3), Finished()
+    )
+    assert not [event for event in events if event["type"].startswith("tinyvoice.")]
+
+
 def test_more_than_there_is_cuts_nothing() -> None:
     driven = Driven()
     driven.backend(begun(driven), TextDelta("One two."), SECOND, Finished())

@@ -86,6 +86,9 @@ async def test_the_agent_answers_and_is_interrupted(
         assert (clips[0].text or "?") in answers[0]["text"]
         assert (clips[1].text or "?") in answers[-1]["text"]
         assert answers[0]["latency"].endswith(" ms")
+        unheard = "document.querySelector('li[data-state=interrupted] .unheard').innerText"
+        assert len(await page.evaluate(unheard)) < len(answers[0]["text"]), "none of it was shown"
+        assert await page.evaluate(unheard), "words that nobody heard are shown as heard"
         silent_after = await page.evaluate("window.silentAfter")
         heard = await page.evaluate("window.loudest")
         assert heard > 0.01, "the answer was not heard"

@@ -26,7 +26,7 @@ from tinyvoice.realtime.backends.interface import (
     ToolCallStarted,
     Usage,
 )
-from tinyvoice.realtime.configuration import FORMATS, ResponseParameters
+from tinyvoice.realtime.configuration import FORMATS, PARTIALS, ResponseParameters, wants
 from tinyvoice.realtime.conversation import Entry, Speech, model_view
 from tinyvoice.realtime.errors import ProtocolError, missing, wrong_value
 from tinyvoice.realtime.fields import an_identifier
@@ -276,8 +276,7 @@ class Responses:
         elif isinstance(event, AudioDelta):
             self._audio(response, event)
         elif isinstance(event, SpokenMark):
-            if response.message is not None:
-                response.message.speech.mark(event.audio_ms, event.characters)
+            self._mark(response, event)
         elif isinstance(event, ToolCallStarted):
             self._call(response, event.call_id, event.name)
         elif isinstance(event, ToolCallDelta):
@@ -300,6 +299,20 @@ class Responses:
         for start in range(0, len(text), MOST_TEXT):
             self._emit_part(
                 response, message, f"response.{kind}.delta", delta=text[start : start + MOST_TEXT]
+            )
+
+    def _mark(self, response: Response, event: SpokenMark) -> None:
+        """Keep what is spoken when, for truncation; tell it to those who want to show it."""
+        if response.message is None:
+            return
+        response.message.speech.mark(event.audio_ms, event.characters)
+        if wants(self._state.configuration, PARTIALS):
+            self._emit_part(
+                response,
+                response.message,
+                "tinyvoice.response.spoken",
+                audio_ms=round(event.audio_ms),
+                characters=event.characters,
             )
 
     def _audio(self, response: Response, event: AudioDelta) -> None:

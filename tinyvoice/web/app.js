@@ -235,7 +235,7 @@ function heading(turn) {
 
 function words(turn) {
   if (turn.who === "agent") {
-    const heard = turn.heard ?? turn.stable.length;
+    const heard = turns.heard(turn);
     return [span("heard", turn.stable.slice(0, heard)), span("unheard", turn.stable.slice(heard))];
   }
   if (turn.text !== null && turn.words.length) {
@@ -304,6 +304,9 @@ function clear() {
   $("turns").replaceChildren();
   offer();
 }
+
+// Answers are uncovered as they are spoken.
+setInterval(() => turns.all.filter((turn) => turn.playsFrom !== null).forEach(showTurn), 100);
 
 // --- wiring -------------------------------------------------------------------------------------
 

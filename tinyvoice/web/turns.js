@@ -18,7 +18,9 @@ function newTurn(id, who) {
     endMs: null,
     stoppedAt: null, // wall clock of the server's decision that speech is over
     latencyMs: null, // from that decision to the text, or to the first sound of the answer
-    heard: null, // characters of an answer that have been spoken; null where not known
+    marks: [], // of an answer: {audio_ms, characters} as its words are spoken
+    playsFrom: null, // wall clock of the answer's first sound while it plays
+    cutAt: null, // characters that were spoken before an interruption
   };
 }
 
@@ -66,25 +68,38 @@ export class Turns {
       case "response.output_text.delta":
         return this.#answer(event);
       case "tinyvoice.response.spoken":
-        return this.#known(event.item_id, (turn) => (turn.heard = event.characters));
+        return this.#known(event.item_id, (turn) => turn.marks.push(event));
       case "output_audio_buffer.started":
         return this.#ofResponse(event.response_id, (turn) => {
           if (this.#asked !== null) turn.latencyMs = this.now() - this.#asked;
           this.#asked = null;
-          turn.heard ??= 0;
+          turn.playsFrom = this.now();
         });
       case "output_audio_buffer.stopped":
         return this.#ofResponse(event.response_id, (turn) => {
-          turn.heard = null;
+          turn.playsFrom = null;
           if (turn.state === "open") turn.state = "final";
         });
       case "output_audio_buffer.cleared":
-        return this.#ofResponse(event.response_id, (turn) => (turn.state = "interrupted"));
+        return this.#ofResponse(event.response_id, (turn) => {
+          turn.cutAt = this.heard(turn);
+          turn.playsFrom = null;
+          turn.state = "interrupted";
+        });
       case "response.done":
         return this.#done(event.response);
       default:
         return null;
     }
+  }
+
+  /** How many characters of an answer have been spoken by now. */
+  heard(turn) {
+    if (turn.cutAt !== null) return turn.cutAt;
+    if (turn.playsFrom === null) return turn.state === "final" ? turn.stable.length : 0;
+    const played = this.now() - turn.playsFrom;
+    const spoken = turn.marks.filter((mark) => mark.audio_ms <= played);
+    return spoken.at(-1)?.characters ?? 0;
   }
 
   #turn(id, who) {
@@ -132,7 +147,7 @@ export class Turns {
     return this.#ofResponse(response.id, (turn) => {
       if (response.status === "cancelled") turn.state = "interrupted";
       else if (response.status === "failed") turn.state = "failed";
-      else if (turn.heard === null) turn.state = "final";
+      else if (turn.playsFrom === null && turn.latencyMs !== null) turn.state = "final";
     });
   }
 }
