@@ -1,8 +1,9 @@
 """tinyvoice inside other frameworks.
 
 `PipecatASRService` recognises speech in a Pipecat pipeline, in the process itself;
-`PipecatRemoteASRService` does so by a `tinyvoice serve` elsewhere. Both need the extra ``pipecat``
-and are imported when they are asked for.
+`PipecatRemoteASRService` does so by a `tinyvoice serve` elsewhere. `EspeakTTSService` speaks and
+`ScriptedLLMService` answers where no network is to be had. All need the extra ``pipecat`` and are
+imported when they are asked for.
 """
 
 from __future__ import annotations
@@ -15,12 +16,21 @@ from tinyvoice.errors import MissingExtraError
 if TYPE_CHECKING:
     from tinyvoice.integrations.pipecat import PipecatASRService
     from tinyvoice.integrations.pipecat_remote import PipecatRemoteASRService
+    from tinyvoice.integrations.pipecat_voice import EspeakTTSService
+    from tinyvoice.integrations.scripted_llm import ScriptedLLMService
 
-__all__ = ["PipecatASRService", "PipecatRemoteASRService"]
+__all__ = [
+    "EspeakTTSService",
+    "PipecatASRService",
+    "PipecatRemoteASRService",
+    "ScriptedLLMService",
+]
 
 _HOMES = {
+    "EspeakTTSService": "tinyvoice.integrations.pipecat_voice",
     "PipecatASRService": "tinyvoice.integrations.pipecat",
     "PipecatRemoteASRService": "tinyvoice.integrations.pipecat_remote",
+    "ScriptedLLMService": "tinyvoice.integrations.scripted_llm",
 }
 
 
