@@ -1,7 +1,7 @@
-"""Sample-rate conversion of live mono sound with a delay below a millisecond or two.
+"""Sample-rate conversion of live mono sound with a delay of a millisecond or three.
 
-The converter of ``resample.py`` works in blocks and gives its samples up to 40 ms late, which does
-not matter to a file. Here each sample that can be known is given at once, by a short windowed-sinc
+Converters made for files work in blocks and give their samples up to 40 ms late, and at telephone
+rates later still. Here each sample that can be known is given at once, by a short windowed-sinc
 filter in polyphase form (Crochiere and Rabiner, *Multirate Digital Signal Processing*, 1983); the
 stopband is 70 dB down. It converts between any two rates with a small common multiple.
 """
@@ -13,7 +13,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from tinyvoice.audio.resample import check_rate
+from tinyvoice.audio.rates import check_rate
 from tinyvoice.errors import AudioError
 
 _CROSSINGS = 24
@@ -25,23 +25,28 @@ _PASSBAND = 0.92
 
 _MOST_PHASES = 1_000
 
+_FEW_PHASES = 8
+"""Up to here a phase at a time is quicker than gathering a window for each sample."""
+
 
 class PolyphaseResampler:
     """Converts one mono stream; create one per stream and feed it in order.
 
-    Equal rates pass the samples through untouched.
+    Equal rates pass the samples through untouched. With ``aligned``, what the filter would put
+    before the first sample is left out: output stands where its input stood, and the end of a
+    signal comes out when `delay_s` of silence has been fed behind it.
 
     Raises:
         AudioError: a rate is no whole number between 1 kHz and 1 MHz, or the two have too large a
             common multiple.
     """
 
-    def __init__(self, source_rate: int, target_rate: int) -> None:
+    def __init__(self, source_rate: int, target_rate: int, *, aligned: bool = False) -> None:
         self.source_rate = check_rate(source_rate)
         self.target_rate = check_rate(target_rate)
         common = math.gcd(self.source_rate, self.target_rate)
         self._up, self._down = self.target_rate // common, self.source_rate // common
-        if max(self._up, self._down) > _MOST_PHASES:
+        if not convertible(self.source_rate, self.target_rate):
             raise AudioError(
                 f"{source_rate} Hz cannot be converted to {target_rate} Hz piece by piece: their "
                 "common multiple is too large."
@@ -49,11 +54,12 @@ class PolyphaseResampler:
         self._filter = _phases(self._up, self._down)  # (phases, taps), newest sample first
         taps = self._filter.shape[1]
         self._history = np.zeros(taps - 1, dtype=np.float32)
-        self._begin = 0  # place of the next output on the common clock, from the next input on
+        # Place of the next output on the common clock, from the next input on.
+        self._begin = _CROSSINGS * max(self._up, self._down) if aligned else 0
 
     @property
     def delay_s(self) -> float:
-        """By how much the output lags behind the input."""
+        """How long after a moment of the input its output is known."""
         if self._up == self._down:
             return 0.0
         return _CROSSINGS / min(self.source_rate, self.target_rate)
@@ -68,8 +74,25 @@ class PolyphaseResampler:
         known = np.concatenate([self._history, samples])
         taps = self._filter.shape[1]
         self._history = known[len(known) - (taps - 1) :]
-        windows = np.lib.stride_tricks.sliding_window_view(known, taps)[places // self._up]
-        return np.einsum("nt,nt->n", windows[:, ::-1], self._filter[places % self._up])
+        if not len(places):
+            return np.zeros(0, dtype=np.float32)
+        windows = np.lib.stride_tricks.sliding_window_view(known, taps)[:, ::-1]
+        if self._up > _FEW_PHASES:
+            gathered = windows[places // self._up]
+            return np.einsum("nt,nt->n", gathered, self._filter[places % self._up])
+        converted = np.empty(len(places), dtype=np.float32)
+        for first in range(min(self._up, len(places))):
+            # Every `up`-th output has the same phase, `down` inputs after the one before.
+            place, phase = divmod(int(places[first]), self._up)
+            count = len(places[first :: self._up])
+            picked = windows[place :: self._down][:count]
+            converted[first :: self._up] = np.einsum("nt,t->n", picked, self._filter[phase])
+        return converted
+
+
+def convertible(source_rate: int, target_rate: int) -> bool:
+    """Whether the common multiple of two rates is small enough for the filter."""
+    return max(source_rate, target_rate) // math.gcd(source_rate, target_rate) <= _MOST_PHASES
 
 
 def _phases(up: int, down: int) -> NDArray[np.float32]:

@@ -1,36 +1,27 @@
-"""Sample-rate conversion of mono signals by soxr, at once or piece by piece.
+"""Sample-rate conversion of mono signals, at once or piece by piece.
 
 Both ways run the same filter with the same state, so a signal cut into any pieces gives the samples
-that it gives as a whole. Channels are mixed before this point.
+that it gives as a whole, and live sound those of its recording. Between usual rates the filter is
+that of ``polyphase.py``, which gives live sound without delay; rates without a small common
+multiple are soxr's. Channels are mixed before this point.
 """
 
 from __future__ import annotations
+
+import math
 
 import numpy as np
 import soxr
 from numpy.typing import NDArray
 
-from tinyvoice.errors import AudioError
+from tinyvoice.audio.polyphase import PolyphaseResampler, convertible
+from tinyvoice.audio.rates import HIGHEST_RATE, LOWEST_RATE, check_rate
 
-LOWEST_RATE = 1_000
-HIGHEST_RATE = 1_000_000
-"""Rates in Hz outside of which a header is taken to be wrong."""
+__all__ = ["HIGHEST_RATE", "LOWEST_RATE", "Resampler", "check_rate", "resample"]
 
-_BLOCK_SAMPLES = 1 << 18  # soxr copies its input: blocks bound that copy to a megabyte
+_BLOCK_SAMPLES = 1 << 15  # bounds what is copied on the way to some tens of megabytes
 
-
-def check_rate(rate: float) -> int:
-    """Return ``rate`` as an integer number of Hz.
-
-    Raises:
-        AudioError: it is not a whole number between 1 kHz and 1 MHz.
-    """
-    if rate != rate or int(rate) != rate or not LOWEST_RATE <= rate <= HIGHEST_RATE:
-        raise AudioError(
-            f"A sample rate of {rate} Hz cannot be used: give a whole number between "
-            f"{LOWEST_RATE} and {HIGHEST_RATE}."
-        )
-    return int(rate)
+_NOTHING = np.zeros(0, dtype=np.float32)
 
 
 class Resampler:
@@ -42,21 +33,39 @@ class Resampler:
     def __init__(self, source_rate: int, target_rate: int) -> None:
         self.source_rate = check_rate(source_rate)
         self.target_rate = check_rate(target_rate)
-        self._stream: soxr.ResampleStream | None = None
-        if self.source_rate != self.target_rate:
-            self._stream = soxr.ResampleStream(
+        self._live: PolyphaseResampler | None = None
+        self._blocks: soxr.ResampleStream | None = None
+        self._taken = self._given = 0
+        if self.source_rate == self.target_rate:
+            return
+        if convertible(self.source_rate, self.target_rate):
+            self._live = PolyphaseResampler(self.source_rate, self.target_rate, aligned=True)
+        else:
+            self._blocks = soxr.ResampleStream(
                 self.source_rate, self.target_rate, num_channels=1, dtype="float32", quality="HQ"
             )
 
     def process(self, samples: NDArray[np.float32], last: bool = False) -> NDArray[np.float32]:
         """Take the next samples ``(n,)``, return those that are ready ``(m,)``, m ≥ 0.
 
-        The filter keeps some milliseconds back; ``last=True`` flushes them and ends the stream.
+        The filter keeps a millisecond or three back (soxr's some tens); ``last=True`` flushes them
+        and ends the stream.
         """
         samples = np.ascontiguousarray(samples, dtype=np.float32)
-        if self._stream is None:
+        if self._blocks is not None:
+            return self._blocks.resample_chunk(samples, last=last)
+        if self._live is None:
             return samples
-        return self._stream.resample_chunk(samples, last=last)
+        ready = self._live.process(samples)
+        self._taken += len(samples)
+        if last:
+            behind = math.ceil(self._live.delay_s * self.source_rate) + 1
+            tail = self._live.process(np.zeros(behind, dtype=np.float32))
+            due = -(-self._taken * self.target_rate // self.source_rate)
+            tail = tail[: max(due - self._given - len(ready), 0)]
+            ready = np.concatenate([ready, tail])
+        self._given += len(ready)
+        return ready
 
 
 def resample(
@@ -74,5 +83,5 @@ def resample(
         resampler.process(samples[start : start + _BLOCK_SAMPLES])
         for start in range(0, len(samples), _BLOCK_SAMPLES)
     ]
-    pieces.append(resampler.process(np.zeros(0, dtype=np.float32), last=True))
+    pieces.append(resampler.process(_NOTHING, last=True))
     return np.concatenate(pieces)
