@@ -14,6 +14,7 @@ from prometheus_client import (
     Counter,
     Gauge,
     Histogram,
+    ProcessCollector,
     generate_latest,
 )
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
@@ -37,6 +38,7 @@ class ServerMetrics:
         self._engine()
         self._answers()
         self._failures()
+        ProcessCollector(registry=self.registry)  # on Linux; elsewhere it has nothing to tell
 
     def _sessions_and_requests(self) -> None:
         registry = self.registry
