@@ -6,7 +6,7 @@ Everything is a dataclass of plain values: ``dataclasses.asdict`` of it is the b
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain
 
 import numpy as np
@@ -17,6 +17,7 @@ from tinyvoice.benchmark.load import Lateness
 from tinyvoice.benchmark.observation import texts_by_place
 from tinyvoice.benchmark.speech import Clip
 from tinyvoice.benchmark.timeline import render
+from tinyvoice.benchmark.usage import Usage
 from tinyvoice.metrics import (
     Distribution,
     PairedDifference,
@@ -73,9 +74,11 @@ class Figures:
     """By the names of :data:`LATENCIES`."""
     first_final: float | None
     """Time to final of the first utterance after the engine was opened."""
-    compute: float
+    compute: float | None
+    """None where it is not known."""
     harness: float
-    """What the harness itself computes per second of audio, where it was taken off."""
+    """What the harness itself computes per second of audio, where it was taken off; beside a
+    server, all that the measuring process took."""
     loop_blocked: float | None
     revision_rate: float | None
     stable_prefix_rate: float | None
@@ -88,6 +91,8 @@ class Figures:
     lateness: Lateness | None = None
     text: TextFigures | None = None
     interrupted: bool = False
+    memory: int | None = None
+    """What a server's process held after the run, where it says."""
 
 
 def figures_of(
@@ -138,14 +143,37 @@ def figures_of(
     )
 
 
-def text_figures(run: Run, clips: Sequence[Clip], transcribe: Transcribe) -> TextFigures:
-    """Word error rates of a run, beside those of the same clips transcribed whole."""
-    streamed_errors: dict[str, list[WordErrors]] = {}
+def seen_from_outside(figures: Figures, run: Run, usage: Usage) -> Figures:
+    """Figures of a run through a server: what it took is what it says, not what we took."""
+    per_second = (lambda cpu_s: cpu_s / run.audio_s) if run.audio_s else (lambda _: 0.0)
+    return replace(
+        figures,
+        compute=None if usage.cpu_s is None else per_second(usage.cpu_s),
+        harness=per_second(run.cpu_s),
+        memory=usage.memory_bytes,
+    )
+
+
+def streamed_word_error_rate(run: Run, clips: Sequence[Clip]) -> float | None:
+    """Word error rate of a run's finals; None where nothing is known of what was said."""
+    errors = _streamed_errors(run, clips).values()
+    return word_error_rate(chain.from_iterable(errors))
+
+
+def _streamed_errors(run: Run, clips: Sequence[Clip]) -> dict[str, list[WordErrors]]:
+    """By the names of the clips, one for each time that they were heard."""
+    found: dict[str, list[WordErrors]] = {}
     for timeline, heard in zip(run.plan.timelines, run.heard, strict=True):
         for place, text in texts_by_place(heard).items():
             clip = clips[timeline.placed[place].clip]
             if clip.text is not None:
-                streamed_errors.setdefault(clip.name, []).append(word_errors(clip.text, text))
+                found.setdefault(clip.name, []).append(word_errors(clip.text, text))
+    return found
+
+
+def text_figures(run: Run, clips: Sequence[Clip], transcribe: Transcribe) -> TextFigures:
+    """Word error rates of a run, beside those of the same clips transcribed whole."""
+    streamed_errors = _streamed_errors(run, clips)
     said = [clip for clip in clips if clip.name in streamed_errors]
     texts = transcribe([clip.samples for clip in said])
     # A clip that was played several times counts as one when utterances are drawn: its repetitions

@@ -24,6 +24,7 @@ from tinyvoice.benchmark.load import (
     LoadError,
     LoadPlan,
     Parser,
+    Payloads,
     generator,
     stagger,
     start,
@@ -60,8 +61,8 @@ class LiveStream(Protocol):
     async def close(self) -> None:
         """Finish what is pending."""
 
-    def __aiter__(self) -> AsyncIterator[Event]:
-        """Events as they come."""
+    def __aiter__(self) -> AsyncIterator[Event | Received]:
+        """Events as they come, or with the time at which they came."""
 
 
 class Engine(Protocol):
@@ -123,7 +124,9 @@ class Run:
     interrupted: bool = False
 
 
-def plan_run(clips: Sequence[Clip], settings: RunSettings) -> LoadPlan:
+def plan_run(
+    clips: Sequence[Clip], settings: RunSettings, payloads: Payloads | None = None
+) -> LoadPlan:
     """The load of a run: the same for the same settings."""
     packet = settings.packet_ms * SAMPLE_RATE // 1000
     timelines = make_timelines(
@@ -135,7 +138,7 @@ def plan_run(clips: Sequence[Clip], settings: RunSettings) -> LoadPlan:
     )
     spread = min(START_SPREAD_S, settings.seconds / 4) if settings.streams > 1 else 0.0
     starts = stagger(settings.streams, spread, packet / SAMPLE_RATE)
-    return LoadPlan([clip.pcm16() for clip in clips], timelines, starts, packet)
+    return LoadPlan([clip.pcm16() for clip in clips], timelines, starts, packet, payloads)
 
 
 async def paced_run(
@@ -144,15 +147,17 @@ async def paced_run(
     settings: RunSettings,
     stop: asyncio.Event | None = None,
     progress: Callable[[float], None] = lambda _: None,
+    payloads: Payloads | None = None,
 ) -> Run:
     """Play a run to an open engine; ``stop`` ends it early with what there is.
 
-    ``progress`` is told the share of the run that is over, some times a second.
+    ``progress`` is told the share of the run that is over, some times a second. ``payloads`` makes
+    the packets that the engine's streams are fed, where they are to be other than 16-bit PCM.
 
     Raises:
         LoadError: the generator's process does not start, or breaks off.
     """
-    plan = plan_run(clips, settings)
+    plan = plan_run(clips, settings, payloads)
     stop = stop or asyncio.Event()
     with generator(plan) as connection:
         feeds = [Feed(engine, settings.stream) for _ in plan.timelines]
@@ -288,10 +293,11 @@ class Feed:
             await self._more.wait()
 
     async def _read(self, stream: LiveStream) -> None:
-        async for event in stream:
-            self.received.append(Received(event, time.monotonic()))
-            if isinstance(event, Failed | UtteranceFailed):
-                self.failure = str(event.error)
+        async for item in stream:
+            received = item if isinstance(item, Received) else Received(item, time.monotonic())
+            self.received.append(received)
+            if isinstance(received.event, Failed | UtteranceFailed):
+                self.failure = str(received.event.error)
 
 
 def gather(

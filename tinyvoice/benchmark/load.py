@@ -39,6 +39,10 @@ READY = 0xFFFF_FFFE
 START = struct.Struct("<d")
 """What sets the generator off: the wall time of the schedule's zero."""
 
+Payloads = Callable[["LoadPlan"], "list[Iterator[bytes]]"]
+"""For each stream of a plan what is sent for its packets, in order: a function of a module that is
+light to import. It is called before the schedule's zero, in the generator's process."""
+
 _BLOCK_PACKETS = 50
 _SOCKET_BUFFER_BYTES = 1 << 22
 
@@ -56,6 +60,8 @@ class LoadPlan:
     starts: Sequence[float]
     """Seconds after the schedule's zero at which each stream's recording begins."""
     packet_samples: int
+    payloads: Payloads | None = None
+    """Makes what is sent; 16-bit PCM of each packet (:func:`all_packets`) if not given."""
 
     @property
     def packet_s(self) -> float:
@@ -124,7 +130,7 @@ def generate(connection: socket.socket, plan: LoadPlan) -> None:
     with suppress(ValueError):  # not in the main thread, in tests
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # whoever is interrupted closes the socket
     times, streams = schedule(plan)
-    sources = [packets(plan, stream) for stream in range(len(plan.timelines))]
+    sources = (plan.payloads or all_packets)(plan)
     with suppress(BrokenPipeError, ConnectionResetError), connection:
         connection.sendall(HEADER.pack(READY, 0, time.monotonic()))
         begin = connection.recv(START.size, socket.MSG_WAITALL)
@@ -133,6 +139,11 @@ def generate(connection: socket.socket, plan: LoadPlan) -> None:
         lateness = send(connection, times + START.unpack(begin)[0], streams, sources)
         text = json.dumps(asdict(lateness)).encode()
         connection.sendall(HEADER.pack(REPORT, len(text), time.monotonic()) + text)
+
+
+def all_packets(plan: LoadPlan) -> list[Iterator[bytes]]:
+    """The packets of every stream."""
+    return [packets(plan, stream) for stream in range(len(plan.timelines))]
 
 
 def packets(plan: LoadPlan, stream: int) -> Iterator[bytes]:

@@ -39,6 +39,11 @@ class Table:
 def headline(record: Record) -> str:
     """What was measured, where and when, in one line."""
     model, machine = record["model"], record["machine"]
+    if model is None:
+        return (
+            f"{record['server']['address']}, measured from {machine['processor']}, "
+            f"{machine['cores']} cores, {record['date']}"
+        )
     gpu = f", {machine['gpu']}" if machine["gpu"] else ""
     weights = ", random weights" if model["random_weights"] else ""
     return (
@@ -53,8 +58,13 @@ def tables(record: Record) -> Iterator[Table]:
     if record["single"]:
         yield latency_table(record["single"])
         yield single_table(record)
-    if record["baseline_single"] or record["compute"] or len(record["held"]) > 1:
+    if record["baseline_single"] or record["compute"] or "baseline" in record["held"]:
         yield comparison_table(record)
+    if single := record.get("server_single"):
+        yield latency_table(single, "one session")
+        yield server_single_table(single)
+    if (beside := server_comparison_table(record)).rows:
+        yield beside
     for kind, runs in record["streams"].items():
         if runs:
             yield streams_table(kind, runs, record["held"].get(kind))
@@ -67,23 +77,23 @@ def tables(record: Record) -> Iterator[Table]:
 # Tables --------------------------------------------------------------------------------------
 
 
-def latency_table(single: Record) -> Table:
-    """Latencies of one stream."""
+def latency_table(single: Record, what: str = "one stream") -> Table:
+    """Latencies of one stream, or of one session of a server."""
     rows = []
     for name, spread in single["latencies"].items():
         if spread is None:
             continue
         values = (spread[key] for key in ("p50", "p95", "p99", "greatest"))
         rows.append((METRICS[name].title, *map(milliseconds, values), f"{spread['count']:,}"))
-    columns = ("one stream", "p50", "p95", "p99", "greatest", "of")
-    return Table(f"Latency, {single['utterances']} utterances", columns, rows)
+    columns = (what, "p50", "p95", "p99", "greatest", "of")
+    through = "" if what == "one stream" else " through the server"
+    return Table(f"Latency{through}, {single['utterances']} utterances", columns, rows)
 
 
 def single_table(record: Record) -> Table:
     """What has one value for a run of one stream."""
     single, text = record["single"], record["single"]["text"] or {}
     difference = text.get("delta_wer")
-    late = single["lateness"]
     values = {
         "revision_rate": number(single["revision_rate"], 3),
         "stable_prefix_rate": percent(single["stable_prefix_rate"]),
@@ -99,6 +109,30 @@ def single_table(record: Record) -> Table:
         rows.append(("finals equal to offline", percent(text["same_as_offline"])))
     if single["harness"]:
         rows.append(("measuring itself, CPU s per s, taken off", number(single["harness"], 4)))
+    rows += _of_every_single(single)
+    return Table("Text and cost", ("one stream", "figure"), rows)
+
+
+def server_single_table(single: Record) -> Table:
+    """What has one value for a run of one session of a server."""
+    text = single["text"] or {}
+    values = {
+        METRICS["revision_rate"].title: number(single["revision_rate"], 3),
+        METRICS["stable_prefix_rate"].title: percent(single["stable_prefix_rate"]),
+        METRICS["wer_streamed"].title: percent(text.get("wer_streamed")),
+        "compute of the server": number(single["compute"], 4),
+        "memory of the server": megabytes(single["memory"]),
+        "measuring itself, CPU s per s, not in it": number(single["harness"], 4),
+        "event loop of the measuring blocked": milliseconds(single["loop_blocked"]),
+    }
+    rows = [(title, shown) for title, shown in values.items() if shown != UNKNOWN]
+    rows += _of_every_single(single)
+    return Table("Text and cost of the server", ("one session", "figure"), rows)
+
+
+def _of_every_single(single: Record) -> list[tuple[str, str]]:
+    """What is told of an engine's run and of a server's."""
+    rows, late = [], single["lateness"]
     if single["first_final"] is not None:
         rows.append(("time to final, first utterance", milliseconds(single["first_final"])))
     if late:
@@ -107,9 +141,11 @@ def single_table(record: Record) -> Table:
              f"{milliseconds(late['p99'])} / {milliseconds(late['greatest'])}")
         )  # fmt: skip
     rows += [(f"failed: {failure}", "1") for failure in single["failures"]]
+    if single["refused"]:
+        rows.append(("refused", str(single["refused"])))
     if single["lost"]:
         rows.append(("utterances lost", str(single["lost"])))
-    return Table("Text and cost", ("one stream", "figure"), rows)
+    return rows
 
 
 def comparison_table(record: Record) -> Table:
@@ -147,6 +183,33 @@ def comparison_table(record: Record) -> Table:
     return Table("Against transcribing the growing buffer anew", columns, rows)
 
 
+def server_comparison_table(record: Record) -> Table:
+    """The sessions of a server beside the streams of the engine alone, of the same run."""
+    rows: list[tuple[str, ...]] = []
+    held = record["held"]
+    if "engine" in held and "server" in held:
+        ours, theirs = held["engine"], held["server"]
+        rows.append(("streams held", str(ours), str(theirs), share(theirs, ours)))
+    single, other = record["single"], record.get("server_single")
+    if single and other:
+        for name, key in (
+            ("time_to_final", "p50"),
+            ("time_to_final", "p95"),
+            ("first_partial", "p50"),
+            ("partial_lag", "p50"),
+        ):
+            a, b = single["latencies"][name], other["latencies"][name]
+            if a and b:
+                title = f"{METRICS[name].title}, {key}"
+                rows.append((title, *map(milliseconds, (a[key], b[key])), share(b[key], a[key])))
+        if other["compute"] is not None:
+            costs = single["compute"], other["compute"]
+            shown = (number(cost, 4) for cost in costs)
+            rows.append((METRICS["compute"].title, *shown, share(costs[1], costs[0])))
+    columns = ("beside the engine alone", "engine", "server", "server / engine")
+    return Table("Through the server", columns, rows)
+
+
 def streams_table(kind: str, runs: Sequence[Record], held: int | None) -> Table:
     """Runs of several numbers of streams."""
     rows = []
@@ -174,6 +237,12 @@ def streams_table(kind: str, runs: Sequence[Record], held: int | None) -> Table:
         "blocked",
         "held",
     )
+    if kind == "server":
+        took = max(run["harness"] for run in runs)
+        note = f"up to {number(took, 4)} CPU s per s of audio went into the measuring, beside it"
+        if held is not None:
+            note = f"{held} sessions held; {note}"
+        return Table("Sessions of the server", columns, rows, note)
     title = "Streams" if kind == "engine" else "Streams of the baseline"
     return Table(title, columns, rows, "" if held is None else f"{held} streams held")
 
@@ -264,6 +333,11 @@ def megabytes(value: float | None) -> str:
 def ratio(greater: float, smaller: float) -> str:
     """How many times one is the other."""
     return f"{greater / smaller:.1f}×" if smaller else UNKNOWN
+
+
+def share(part: float, whole: float) -> str:
+    """One as a multiple of the other, exact enough for shares below 1."""
+    return f"{part / whole:.2f}" if whole else UNKNOWN
 
 
 # Terminal and documents ----------------------------------------------------------------------
@@ -363,7 +437,7 @@ def plot(records: Sequence[Record], path: Path) -> None:
     check_plotting()
     from matplotlib.figure import Figure
 
-    single = next((record for record in records if record["single"]), None)
+    single = next((found for record in records if (found := _a_single(record))), None)
     streamed = [record for record in records if any(record["streams"].values())]
     if single is None and not streamed:
         raise ConfigurationError(
@@ -392,9 +466,15 @@ def check_plotting() -> None:
         raise MissingExtraError("bench", "drawing the plot") from error
 
 
-def _draw_latencies(axes: Any, record: Record) -> None:
+def _a_single(record: Record) -> Record | None:
+    """A run of one stream, of the engine or through a server."""
+    found: Record | None = record["single"] or record.get("server_single")
+    return found
+
+
+def _draw_latencies(axes: Any, single: Record) -> None:
     """From the median to the 99th percentile of each latency, as bars one above the other."""
-    known = [(n, s) for n, s in record["single"]["latencies"].items() if s is not None]
+    known = [(n, s) for n, s in single["latencies"].items() if s is not None]
     for row, (_, spread) in enumerate(reversed(known)):
         p50, p95, p99 = (spread[key] * 1000 for key in ("p50", "p95", "p99"))
         axes.plot([p50, p99], [row, row], color="0.75", linewidth=6, solid_capstyle="butt")
@@ -409,6 +489,10 @@ def _draw_latencies(axes: Any, record: Record) -> None:
     axes.set_title("one stream")
 
 
+def _name(record: Record) -> str:
+    return str(record["model"]["name"] if record["model"] else record["server"]["address"])
+
+
 def _draw_streams(axes: Any, records: Sequence[Record]) -> None:
     """95th percentile of the time to final over the number of streams."""
     for record in records:
@@ -417,8 +501,8 @@ def _draw_streams(axes: Any, records: Sequence[Record]) -> None:
             known = [(n, spread["p95"] * 1000) for n, spread in spreads if spread is not None]
             if not known:
                 continue
-            name = kind if len(records) == 1 else f"{kind}, {record['model']['name']}"
-            style = "o-" if kind == "engine" else "s--"
+            name = kind if len(records) == 1 else f"{kind}, {_name(record)}"
+            style = {"engine": "o-", "server": "^-."}.get(kind, "s--")
             axes.plot(*zip(*known, strict=True), style, label=name)
     axes.axhline(HELD_TIME_TO_FINAL_S * 1000, color="0.5", linewidth=1, linestyle=":")
     axes.set_xscale("log", base=2)

@@ -8,16 +8,23 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from itertools import cycle, islice
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tinyvoice.audio.files import SAMPLE_RATE
 from tinyvoice.benchmark.baseline import GrowingBufferEngine
-from tinyvoice.benchmark.figures import Figures, figures_of, text_figures
+from tinyvoice.benchmark.figures import (
+    Figures,
+    TextFigures,
+    figures_of,
+    seen_from_outside,
+    streamed_word_error_rate,
+    text_figures,
+)
 from tinyvoice.benchmark.harness import (
     DeafEngine,
     Engine,
@@ -35,7 +42,13 @@ from tinyvoice.engine.settings import EngineSettings
 from tinyvoice.model.modeling import ASRModel
 from tinyvoice.model.random_weights import peak_memory_bytes
 
-ENGINE, BASELINE = "engine", "baseline"
+if TYPE_CHECKING:  # it needs an extra
+    from tinyvoice.benchmark.remote import RemoteEngine
+    from tinyvoice.benchmark.usage import Usage
+
+ENGINE, BASELINE, SERVER = "engine", "baseline", "server"
+
+OF_KIND = {ENGINE: "", BASELINE: " of the baseline", SERVER: " of the server"}
 
 COMPARED_LENGTHS: dict[str, tuple[float, float]] = {"3 s": (1.5, 4.5), "10 s": (8.0, 13.0)}
 """Utterances that compute is compared at, by their bounds in seconds."""
@@ -67,6 +80,15 @@ class ModelNote:
 
 
 @dataclass(frozen=True)
+class ServerNote:
+    """The server that was measured."""
+
+    address: str
+    own: bool
+    """Whether the benchmark started it, with the model that it measured itself."""
+
+
+@dataclass(frozen=True)
 class Compute:
     """Processor seconds per second of audio at utterances of one length."""
 
@@ -87,15 +109,19 @@ class Report:
 
     date: str
     machine: Machine
-    model: ModelNote
+    """Where it was measured."""
+    model: ModelNote | None
+    """None where only a server was measured, whose model is not known."""
     speech: str
     settings: dict[str, Any]
     single: Figures | None = None
     peak_memory: int | None = None
     baseline_single: Figures | None = None
+    server: ServerNote | None = None
+    server_single: Figures | None = None
     compute: list[Compute] = field(default_factory=list)
     streams: dict[str, list[Figures]] = field(default_factory=dict)
-    """By :data:`ENGINE` and :data:`BASELINE`, in the order of their numbers."""
+    """By :data:`ENGINE`, :data:`BASELINE` and :data:`SERVER`, in the order of their numbers."""
     held: dict[str, int] = field(default_factory=dict)
     """The largest number of streams held of those tried; 0 where none was."""
     soak: SoakFigures | None = None
@@ -110,9 +136,10 @@ class Report:
 
 @dataclass
 class Suite:
-    """Measures one model on one set of speech."""
+    """Measures one model, or a server, on one set of speech."""
 
-    model: ASRModel
+    model: ASRModel | None
+    """None where only a server is measured."""
     clips: Sequence[Clip]
     engine_settings: EngineSettings
     run_settings: RunSettings
@@ -120,6 +147,8 @@ class Suite:
     silence_s: float
     report: Report
     say: Say = lambda _what, _share: None
+    server: Callable[[], RemoteEngine] | None = None
+    """Opens sessions of the server that is to be measured."""
     _harness: dict[bool, float] = field(default_factory=dict)
 
     def stopped(self) -> bool:
@@ -127,20 +156,33 @@ class Suite:
         return self.report.interrupted
 
     @property
+    def _model(self) -> ASRModel:
+        assert self.model is not None
+        return self.model
+
+    @property
     def with_text(self) -> bool:
         """Whether words mean something."""
-        return not self.report.model.random_weights
+        return self.report.model is None or not self.report.model.random_weights
 
     # --- parts -----------------------------------------------------------------------------------
 
     def measure_single(self, seconds: float, baseline: bool) -> None:
         """One stream: latencies, texts, compute, memory; the baseline beside it."""
         run = self._run(ENGINE, self.clips, "one stream", seconds=seconds)
-        self.report.peak_memory = peak_memory_bytes(self.model.device)
+        self.report.peak_memory = peak_memory_bytes(self._model.device)
         self.report.single = self._with_text(run)
         if baseline and not self.stopped():
             run = self._run(BASELINE, self.clips, "one stream of the baseline", seconds=seconds)
             self.report.baseline_single = self._with_text(run)
+
+    def measure_server_single(self, seconds: float) -> None:
+        """One session of the server: latencies, words, and what it says of its cost."""
+        run, figures = self._run_server("one session of the server", seconds=seconds)
+        if self.with_text:
+            text = TextFigures(streamed_word_error_rate(run, self.clips), None, None, None)
+            figures = replace(figures, text=text)
+        self.report.server_single = figures
 
     def compare_compute(self, seconds: float) -> None:
         """Compute per second of audio of engine and baseline, at short and long utterances."""
@@ -156,7 +198,7 @@ class Suite:
                     return
                 harness = self._harness_compute(probe=False)
                 found = figures_of(run, self.silence_s, with_text=False, harness=harness)
-                costs[kind] = found.compute
+                costs[kind] = found.compute or 0.0
             self.report.compute.append(Compute(name, costs[ENGINE], costs[BASELINE]))
         for name, bounds in COMPARED_LENGTHS.items():
             clips = of_length(self.clips, *bounds)
@@ -194,9 +236,7 @@ class Suite:
 
         def held(streams: int) -> bool:
             if streams not in tried:
-                what = f"{streams} streams" + (" of the baseline" if kind == BASELINE else "")
-                run = self._run(kind, self.clips, what, streams=streams, seconds=seconds)
-                tried[streams] = figures_of(run, self.silence_s, with_text=self.with_text)
+                tried[streams] = self._run_streams(kind, streams, seconds)
                 self.report.streams[kind] = [tried[number] for number in sorted(tried)]
                 if not self.stopped():
                     holding = [number for number, found in tried.items() if found.held]
@@ -209,6 +249,13 @@ class Suite:
         for number in numbers:
             if not self.stopped():
                 held(number)
+
+    def _run_streams(self, kind: str, streams: int, seconds: float) -> Figures:
+        what = f"{streams} streams{OF_KIND[kind]}"
+        if kind == SERVER:
+            return self._run_server(what, streams=streams, seconds=seconds)[1]
+        run = self._run(kind, self.clips, what, streams=streams, seconds=seconds)
+        return figures_of(run, self.silence_s, with_text=self.with_text)
 
     def run_soak(self, minutes: int) -> None:
         """Continuous talk, faster than real time."""
@@ -257,9 +304,34 @@ class Suite:
 
     # --- one run ---------------------------------------------------------------------------------
 
-    def _run(self, kind: str, clips: Sequence[Clip], what: str, **changes: Any) -> Run:
+    def _settings(self, changes: dict[str, Any]) -> RunSettings:
         base = self.run_settings
-        settings = RunSettings(**{**asdict(base), "stream": dict(base.stream), **changes})
+        return RunSettings(**{**asdict(base), "stream": dict(base.stream), **changes})
+
+    def _run_server(self, what: str, **changes: Any) -> tuple[Run, Figures]:
+        """A run through the server, and its figures.
+
+        Raises:
+            RemoteError: the server cannot be measured, or not any more.
+        """
+        from tinyvoice.benchmark.remote import remote_run
+
+        assert self.server is not None
+        settings, engine = self._settings(changes), self.server()
+        self.say(what, 0.0)
+
+        async def part() -> tuple[Run, Usage]:
+            async with stopping_on_interrupt() as stop, engine:
+                report = lambda share: self.say(what, share)  # noqa: E731
+                return await remote_run(engine, self.clips, settings, stop, report)
+
+        run, usage = asyncio.run(part())
+        self.report.interrupted = self.report.interrupted or run.interrupted
+        figures = figures_of(run, self.silence_s, with_text=self.with_text)
+        return run, seen_from_outside(figures, run, usage)
+
+    def _run(self, kind: str, clips: Sequence[Clip], what: str, **changes: Any) -> Run:
+        settings = self._settings(changes)
         self.say(what, 0.0)
 
         async def part(engine: Engine, stop: asyncio.Event) -> Run:
@@ -289,7 +361,7 @@ class Suite:
         self, kind: str, part: Callable[[Engine, asyncio.Event], Coroutine[Any, Any, Any]]
     ) -> Any:
         made = {ENGINE: StreamingEngine, BASELINE: GrowingBufferEngine}[kind]
-        engine = made(self.model, self.engine_settings)
+        engine = made(self._model, self.engine_settings)
         async with stopping_on_interrupt() as stop, engine:
             return await part(engine, stop)
 
@@ -303,7 +375,7 @@ class Suite:
         return Figures(**{**vars(figures), "text": text})
 
     def _offline(self, sounds: Sequence[np.ndarray]) -> list[str]:
-        found = self.model.transcribe(list(sounds), sample_rate=SAMPLE_RATE)
+        found = self._model.transcribe(list(sounds), sample_rate=SAMPLE_RATE)
         return [transcript.text for transcript in found] if isinstance(found, list) else []
 
 
@@ -344,5 +416,15 @@ def new_report(
         threads=engine_settings.threads,
         random_weights=random_weights,
     )
-    date = datetime.now(UTC).strftime("%Y-%m-%d")
-    return Report(date, describe_machine(model.device), note, speech, settings)
+    return Report(_today(), describe_machine(model.device), note, speech, settings)
+
+
+def new_server_report(address: str, speech: str, settings: dict[str, Any]) -> Report:
+    """A report of a server somewhere, of which nothing is known yet."""
+    report = Report(_today(), describe_machine(), None, speech, settings)
+    report.server = ServerNote(address, own=False)
+    return report
+
+
+def _today() -> str:
+    return datetime.now(UTC).strftime("%Y-%m-%d")

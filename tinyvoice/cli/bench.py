@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+from contextlib import ExitStack
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -28,6 +29,34 @@ if TYPE_CHECKING:
 app = typer.Typer(add_completion=False)
 
 _INTERRUPTED = 130
+
+_MOST_SESSIONS = 4_096
+_NEVER_OVERLOADED_S = 3_600
+
+_NOT_OF_A_SERVER = {
+    "api_key": "--api-key",
+    "random_weights": "--random-weights",
+    "partial_ms": "--partial-ms",
+    "encoder": "--encoder",
+}
+"""Options, by their parameters, that a server does not have."""
+
+_OF_THIS_PROCESS = {
+    "serve": "--serve",
+    "model": "--model",
+    "baseline": "--baseline",
+    "soak": "--soak",
+    "pipecat": "--pipecat",
+    "random_weights": "--random-weights",
+    "shape": "--shape",
+    "partial_ms": "--partial-ms",
+    "encoder": "--encoder",
+    "device": "--device",
+    "dtype": "--dtype",
+    "threads": "--threads",
+    "max_batch": "--max-batch",
+}
+"""Options that are about an engine in this process."""
 
 
 class EncoderForm(StrEnum):
@@ -50,6 +79,7 @@ class Shape(StrEnum):
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 def bench(
+    context: typer.Context,
     model: ModelName = "embedded",
     single: Annotated[
         bool, typer.Option("--single/--no-single", help="Measure one stream.")
@@ -83,6 +113,29 @@ def bench(
             help="Measure in a pipeline by the method of Pipecat's own benchmark.",
         ),
     ] = None,
+    url: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            help="Measure a running tinyvoice serve instead, through its Realtime sessions.",
+        ),
+    ] = None,
+    api_key: Annotated[
+        str | None,
+        typer.Option(
+            metavar="KEY",
+            envvar="TINYVOICE_API_KEY",
+            show_envvar=True,
+            help="Key of the server at --url.",
+        ),
+    ] = None,
+    serve: Annotated[
+        bool,
+        typer.Option(
+            "--serve",
+            help="Start a server too: its sessions beside the streams of the engine alone.",
+        ),
+    ] = False,
     seconds: Annotated[
         float, typer.Option(min=2.0, help="Length of the runs of one stream.")
     ] = 60.0,
@@ -140,9 +193,16 @@ def bench(
 ) -> None:
     """Measure streaming: latency, words, cost, and how many streams are held.
 
-    One stream takes a minute. With --baseline and --streams auto it is some ten minutes.
+    One stream takes a minute. With --baseline and --streams auto it is some ten minutes, as with
+    --serve.
     """
+    if url is not None:
+        _refuse(context, "--url", _OF_THIS_PROCESS)
+    elif serve:
+        _refuse(context, "--serve", _NOT_OF_A_SERVER)
+        streams = streams or "auto"
     numbers = _numbers(streams)
+    lost: TinyvoiceError | None = None
     if plot is not None:
         from tinyvoice.benchmark.report import check_plotting
 
@@ -156,25 +216,44 @@ def bench(
     else:
         if not (single or streams or soak or pipecat):
             raise typer.BadParameter("nothing is left to measure", param_hint="--no-single")
-        suite = _prepare(
-            model=model,
-            audio=audio,
-            random_weights=random_weights,
-            shape=shape.value,
-            place={"device": device.value, "dtype": dtype.value},
-            engine={"encoder": encoder.value, "threads": threads, "max_batch": max_batch},
-            most_streams=max(numbers or [0]),
-            run={"packet_ms": packet_ms, "pause_ms": pause_ms, "seed": seed},
-            silence_ms=silence_ms,
-            partial_ms=partial_ms,
-        )
+        run = {"packet_ms": packet_ms, "pause_ms": pause_ms, "seed": seed}
+        place = {"device": device.value, "dtype": dtype.value}
+        if url is not None:
+            suite = _prepare_remote(url, api_key, audio=audio, run=run, silence_ms=silence_ms)
+        else:
+            if serve:
+                from tinyvoice.benchmark.served import check_extra
+
+                check_extra()
+            suite = _prepare(
+                model=model,
+                audio=audio,
+                random_weights=random_weights,
+                shape=shape.value,
+                place=place,
+                engine={"encoder": encoder.value, "threads": threads, "max_batch": max_batch},
+                most_streams=max(numbers or [0]),
+                run=run,
+                silence_ms=silence_ms,
+                partial_ms=partial_ms,
+            )
         with _Progress() as progress:
             suite.say = progress.say
-            _measure(suite, single, seconds, streams, numbers, stream_seconds, baseline, soak)
-            if pipecat and not suite.stopped():
-                suite.measure_pipecat(pipecat)
+            if url is None:
+                _measure(suite, single, seconds, streams, numbers, stream_seconds, baseline, soak)
+                if pipecat and not suite.stopped():
+                    suite.measure_pipecat(pipecat)
+            if (url is not None or serve) and not suite.stopped():
+                options = _server_options(model, place, threads, max_batch) if serve else None
+                lost = _measure_server(
+                    suite, options, seconds if single else None, bool(streams), numbers,
+                    stream_seconds,
+                )  # fmt: skip
         records = [suite.report.to_json()]
-    _deliver(records, as_json=as_json, save=save, plot=plot, into=into)
+    if lost is None or _anything(records[0]):
+        _deliver(records, as_json=as_json, save=save, plot=plot, into=into)
+    if lost is not None:
+        raise lost
     if any(record["interrupted"] for record in records) and not kept:
         raise typer.Exit(_INTERRUPTED)
 
@@ -202,6 +281,95 @@ def _measure(
                 suite.measure_streams(kind, numbers, stream_seconds)
     if soak and not suite.stopped():
         suite.run_soak(soak)
+
+
+def _measure_server(
+    suite: Suite,
+    own: list[str] | None,
+    single_seconds: float | None,
+    streams: bool,
+    numbers: list[int] | None,
+    stream_seconds: float,
+) -> TinyvoiceError | None:
+    """Measure the suite's server, or one that is started with the options ``own``.
+
+    A server that goes away does not take with it what was measured before: the error is returned.
+    """
+    from functools import partial
+
+    from tinyvoice.benchmark.remote import RemoteEngine, RemoteError
+    from tinyvoice.benchmark.served import served
+    from tinyvoice.benchmark.suite import SERVER, ServerNote
+
+    try:
+        with ExitStack() as stack:
+            if own is not None:
+                suite.say("starting the server", 0.0)
+                address = stack.enter_context(served(own))
+                suite.server = partial(RemoteEngine, address)
+                suite.report.server = ServerNote("tinyvoice serve", own=True)
+            if single_seconds is not None:
+                suite.measure_server_single(single_seconds)
+            if streams and not suite.stopped():
+                suite.measure_streams(SERVER, numbers, stream_seconds)
+    except RemoteError as error:
+        return error
+    return None
+
+
+def _server_options(
+    model: str, place: dict[str, str], threads: int | None, max_batch: int
+) -> list[str]:
+    """Options of a server that is to hold what it can: the benchmark decides what that is."""
+    options = {
+        **place,
+        "model": model,
+        "max-batch": max_batch,
+        "max-sessions": _MOST_SESSIONS,
+        "refuse-partial-gap-s": _NEVER_OVERLOADED_S,
+        "tts": "none",
+        "drain-seconds": 0,
+        "log-level": "warning",
+    }
+    if threads is not None:
+        options["threads"] = threads
+    return [word for name, value in options.items() for word in (f"--{name}", str(value))]
+
+
+def _anything(record: Record) -> bool:
+    """Whether there are figures to show."""
+    parts = ("single", "server_single", "compute", "soak", "pipecat")
+    return any(record[part] for part in parts) or any(record["streams"].values())
+
+
+def _prepare_remote(
+    url: str, api_key: str | None, *, audio: Path | None, run: dict[str, Any], silence_ms: int
+) -> Suite:
+    """Load speech; the address is checked, and its server when it is measured."""
+    from functools import partial
+
+    from tinyvoice.benchmark.harness import RunSettings
+    from tinyvoice.benchmark.remote import RemoteEngine
+    from tinyvoice.benchmark.speech import bundled_speech, load_speech
+    from tinyvoice.benchmark.suite import Suite, new_server_report
+    from tinyvoice.engine.settings import EngineSettings
+
+    engine = partial(RemoteEngine, url, api_key)
+    clips = bundled_speech() if audio is None else load_speech(audio)
+    settings = {**run, "silence_ms": silence_ms}
+    report = new_server_report(engine().shown, _speech_note(clips, audio), settings)
+    run_settings = RunSettings(stream={"silence_ms": silence_ms}, **run)
+    suite = Suite(None, clips, EngineSettings(), run_settings, silence_ms / 1000, report)
+    suite.server = engine
+    return suite
+
+
+def _refuse(context: typer.Context, option: str, others: dict[str, str]) -> None:
+    """Say which options on the command line have no meaning beside another one."""
+    for name, flag in others.items():
+        source = context.get_parameter_source(name)
+        if source is not None and source.name == "COMMANDLINE":
+            raise typer.BadParameter(f"it has no meaning beside {option}", param_hint=flag)
 
 
 def _prepare(
