@@ -115,7 +115,7 @@ async def test_a_script_that_raises_ends_its_answer_and_is_told() -> None:
     assert not [frame for frame in down if isinstance(frame, LLMTextFrame)]
 
 
-def test_a_turn_is_what_came_since_the_last_answer() -> None:
+def test_a_turn_is_the_last_words_and_what_came_since() -> None:
     call: Any = {
         "role": "assistant",
         "tool_calls": [
@@ -131,5 +131,5 @@ def test_a_turn_is_what_came_since_the_last_answer() -> None:
         {"role": "tool", "tool_call_id": "a", "content": '{"a": 1}'},
     ]
     turn = turn_of(LLMContext(history))
-    assert (turn.said, turn.results) == ("what is there", (Result("look", {"a": 1}),))
+    assert (turn.said, turn.results) == ("there", (Result("look", {"a": 1}),))
     assert turn_of(LLMContext([*history, {"role": "user", "content": "and now"}])).said == "and now"

@@ -70,9 +70,9 @@ class Turn:
     """What a script answers."""
 
     said: str
-    """The user's words since the last answer."""
+    """The user's last words; those before were handed to the script before."""
     results: tuple[Result, ...]
-    """Of the functions called since then; none where the user has just spoken."""
+    """Of the functions called since; none where the user has just spoken."""
     messages: Sequence[Any]
     """The whole conversation, as Pipecat keeps it."""
 
@@ -120,7 +120,7 @@ class ScriptedLLMService(LLMService):
             await self._answer(frame.context)
         except Exception as error:  # the script's own: the conversation goes on
             await self.push_error(
-                f"The script failed: {error}", exception=error, category=ErrorCategory.APPLICATION
+                f"The script failed: {error}", exception=error, category=ErrorCategory.UNKNOWN
             )
         finally:
             await self.stop_processing_metrics()
@@ -158,23 +158,21 @@ def turn_of(context: LLMContext) -> Turn:
     """What of a context is to be answered."""
     messages: list[Any] = [message for message in context.messages if isinstance(message, dict)]
     names: dict[str, str] = {}
-    said: list[str] = []
+    said = ""
     results: list[Result] = []
     for message in messages:
         role = message.get("role")
         if role == "user":
-            if results:
-                said, results = [], []
-            said.append(_text(message.get("content")))
+            said, results = _text(message.get("content")), []
         elif role == "assistant" and message.get("tool_calls"):
             for call in message["tool_calls"]:
                 names[call["id"]] = call["function"]["name"]
         elif role == "assistant":
-            said, results = [], []
+            said, results = "", []
         elif role == "tool":
             name = names.get(message.get("tool_call_id", ""), "")
             results.append(Result(name, _output(message.get("content"))))
-    return Turn(" ".join(filter(None, said)), tuple(results), messages)
+    return Turn(said, tuple(results), messages)
 
 
 def _text(content: Any) -> str:

@@ -1,0 +1,157 @@
+"""What goes wrong in a Pipecat pipeline, told to the person in plain words by the agent's voice.
+
+`SpokenFailures` stands between the language model and the voice. An endpoint that cannot be
+reached, refuses, is slow, or breaks off in the middle of an answer is told as such, and the
+conversation goes on. A tool that raises is the language model's to explain: Pipecat gives it the
+failure as the tool's result. Nothing is retried here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from openai import APIConnectionError, APITimeoutError
+from pipecat.frames.frames import (
+    CancelFrame,
+    EndFrame,
+    ErrorFrame,
+    Frame,
+    FunctionCallResultFrame,
+    FunctionCallsStartedFrame,
+    InterruptionFrame,
+    LLMFullResponseEndFrame,
+    LLMFullResponseStartFrame,
+    LLMTextFrame,
+    TTSSpeakFrame,
+)
+from pipecat.processors.frame_processor import FrameDirection, FrameProcessor
+from pipecat.utils.errors import ErrorCategory
+
+PATIENCE_S = 4.0
+"""Seconds without a word after which the person is told that the answer takes a moment."""
+
+HEARING_REMINDER_S = 30.0
+"""Seconds between two remarks that the agent cannot hear."""
+
+SLOW = "One moment, please."
+CUT_OFF = "Sorry, my answer was cut off. Please ask me again."
+UNREACHABLE = "Sorry, I cannot reach the language model. Please try again later."
+NO_ANSWER = "Sorry, the language model does not answer. Please try again later."
+REFUSED = "Sorry, the language model does not take my key. Please check the settings."
+BUSY = "Sorry, the language model is too busy. Please try again later."
+WRONG_REQUEST = "Sorry, the language model cannot work with my settings. Please check them."
+UNKNOWN = "Sorry, something went wrong. Please say that again."
+DEAF = "Sorry, I cannot hear you right now."
+
+_SENTENCES = {
+    ErrorCategory.CONNECTIVITY: UNREACHABLE,
+    ErrorCategory.AUTHENTICATION: REFUSED,
+    ErrorCategory.AUTHORIZATION: REFUSED,
+    ErrorCategory.RATE_LIMIT: BUSY,
+    ErrorCategory.QUOTA: BUSY,
+    ErrorCategory.SERVER: NO_ANSWER,
+    ErrorCategory.INVALID_REQUEST: WRONG_REQUEST,
+}
+
+
+class SpokenFailures(FrameProcessor):
+    """Speaks of the failures of a language model and, if given, of a recogniser.
+
+    Args:
+        llm: the service whose answers pass through here.
+        hearing: the recogniser of the same pipeline.
+        patience_s: seconds without a word before `SLOW` is said, once in an answer.
+    """
+
+    def __init__(
+        self,
+        llm: FrameProcessor,
+        hearing: FrameProcessor | None = None,
+        *,
+        patience_s: float = PATIENCE_S,
+    ) -> None:
+        super().__init__()
+        self._patience_s = patience_s
+        self._timer: asyncio.Task[None] | None = None
+        self._answering = False  # between the start and the end of an answer
+        self._said_something = False  # in this answer
+        self._calling = False  # functions, whose results the answer waits for
+        self._sentence: str | None = None  # to be spoken when the answer has ended
+        self._deaf_until = 0.0
+        llm.add_event_handler("on_error", self._on_llm_error)
+        if hearing is not None:
+            hearing.add_event_handler("on_error", self._on_hearing_error)
+
+    async def process_frame(self, frame: Frame, direction: FrameDirection) -> None:
+        """Follow the answer that passes."""
+        await super().process_frame(frame, direction)
+        if isinstance(frame, LLMFullResponseStartFrame):
+            self._answering, self._said_something, self._sentence = True, False, None
+            self._calling = False
+            await self._wait()
+        elif isinstance(frame, LLMTextFrame):
+            self._said_something = self._said_something or bool(frame.text.strip())
+            await self._stop_waiting()
+        elif isinstance(frame, FunctionCallsStartedFrame):
+            self._calling = True
+            await self._wait()
+        elif isinstance(frame, InterruptionFrame):
+            self._answering, self._sentence, self._calling = False, None, False
+            await self._stop_waiting()
+        elif isinstance(frame, FunctionCallResultFrame | EndFrame | CancelFrame):
+            await self._stop_waiting()
+        await self.push_frame(frame, direction)
+        if isinstance(frame, LLMFullResponseEndFrame):
+            await self._end_answer()
+
+    async def cleanup(self) -> None:
+        """Stop waiting."""
+        await self._stop_waiting()
+        await super().cleanup()
+
+    async def _end_answer(self) -> None:
+        self._answering = False
+        sentence, self._sentence = self._sentence, None
+        if not self._calling:
+            await self._stop_waiting()
+        if sentence is not None:
+            await self.push_frame(TTSSpeakFrame(sentence))
+
+    async def _on_llm_error(self, _llm: Any, frame: ErrorFrame) -> None:
+        if frame.category is ErrorCategory.APPLICATION:
+            return  # a tool's: the language model is told
+        sentence = CUT_OFF if self._said_something and self._answering else sentence_for(frame)
+        if self._answering:
+            self._sentence = sentence  # behind what was said of the answer
+        else:
+            await self.push_frame(TTSSpeakFrame(sentence))
+
+    async def _on_hearing_error(self, _hearing: Any, _frame: ErrorFrame) -> None:
+        now = asyncio.get_running_loop().time()
+        if now >= self._deaf_until:
+            self._deaf_until = now + HEARING_REMINDER_S
+            await self.push_frame(TTSSpeakFrame(DEAF))
+
+    async def _wait(self) -> None:
+        await self._stop_waiting()
+        self._timer = self.create_task(self._remark(), name="patience")
+
+    async def _stop_waiting(self) -> None:
+        timer, self._timer = self._timer, None
+        if timer is not None:
+            await self.cancel_task(timer)
+
+    async def _remark(self) -> None:
+        await asyncio.sleep(self._patience_s)
+        self._timer = None  # nothing is left to stop
+        await self.push_frame(TTSSpeakFrame(SLOW, append_to_context=False))
+
+
+def sentence_for(frame: ErrorFrame) -> str:
+    """What to say of a language model's failure."""
+    if isinstance(frame.exception, APITimeoutError | TimeoutError):
+        return NO_ANSWER
+    if isinstance(frame.exception, APIConnectionError):
+        return UNREACHABLE
+    return _SENTENCES.get(frame.category or ErrorCategory.UNKNOWN, UNKNOWN)
