@@ -25,7 +25,7 @@ _HEAD, _TAIL = b'{"type":"input_audio_buffer.append","audio":"', b'"}'
 
 def append_events(plan: LoadPlan) -> list[Iterator[bytes]]:
     """For each stream of a plan its packets as ``input_audio_buffer.append`` events."""
-    return [map(append_event, packets) for packets in all_packets(at_pcm_rate(plan))]
+    return [map(append_event, packets) for packets in pcm_packets(plan)]
 
 
 def append_event(pcm: bytes) -> bytes:
@@ -33,8 +33,8 @@ def append_event(pcm: bytes) -> bytes:
     return _HEAD + base64.b64encode(pcm) + _TAIL
 
 
-def at_pcm_rate(plan: LoadPlan) -> LoadPlan:
-    """The same plan in samples of 24 kHz: as many packets, due at the same times."""
+def pcm_packets(plan: LoadPlan) -> list[Iterator[bytes]]:
+    """For each stream of a plan its packets as 16-bit PCM of 24 kHz, as many as at 16 kHz."""
     timelines = [
         Timeline(
             tuple(Placed(one.clip, _scaled(one.start)) for one in timeline.placed),
@@ -43,7 +43,7 @@ def at_pcm_rate(plan: LoadPlan) -> LoadPlan:
         for timeline in plan.timelines
     ]
     sounds = [_resampled(sound) for sound in plan.sounds]
-    return LoadPlan(sounds, timelines, plan.starts, _scaled(plan.packet_samples))
+    return all_packets(LoadPlan(sounds, timelines, plan.starts, _scaled(plan.packet_samples)))
 
 
 def _scaled(samples: int) -> int:

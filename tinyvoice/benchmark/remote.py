@@ -133,8 +133,7 @@ class RemoteStream:
                 message = await self._socket.recv()
             except ConnectionClosed:
                 break
-            wall = time.monotonic()
-            for received in self._turns.read(json.loads(message), wall):
+            for received in self._take(message, time.monotonic()):
                 yield received
             if self._turns.settled:
                 self._settled.set()
@@ -145,6 +144,13 @@ class RemoteStream:
             self._lost(self._how_lost())
             yield Received(Failed(self._failure, math.nan), time.monotonic())
         self._settled.set()
+
+    def _take(self, message: str | bytes, wall: float) -> list[Received]:
+        try:
+            return list(self._turns.read(json.loads(message), wall))
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            unknown = RemoteError(f"The server sent an event that cannot be read ({error!r}).")
+            return [Received(Failed(unknown, math.nan), wall)]
 
     async def _send(self, event: bytes) -> None:
         try:

@@ -118,7 +118,9 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
 
 def _end_with_parent() -> None:
     """Stop as at SIGTERM when the pipe from the parent is closed."""
-    sys.stdin.buffer.read()
+    # Not through `sys.stdin`: its lock would be held when the program ends by itself.
+    while os.read(0, 1):
+        pass
     os.kill(os.getpid(), signal.SIGTERM)
 
 
