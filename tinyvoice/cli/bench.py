@@ -314,6 +314,8 @@ def _measure_server(
                 suite.measure_streams(SERVER, numbers, stream_seconds)
     except RemoteError as error:
         return error
+    except KeyboardInterrupt:  # while the server starts: what the engine showed is not lost
+        suite.report.interrupted = True
     return None
 
 
