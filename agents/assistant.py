@@ -132,11 +132,8 @@ def build_pipeline(transport: BaseTransport, settings: AgentSettings) -> Pipelin
     """Ear, language model or script with the tools, voice."""
     hearing = settings.hearing()
     timers = Timers()
-    llm = settings.language_model(answer)
-    conversation = LLMContext(
-        [{"role": "system", "content": INSTRUCTIONS}], [current_time, calculate, timers.set_timer]
-    )
-    context = aggregators(conversation)
+    llm = settings.language_model(answer, INSTRUCTIONS)
+    context = aggregators(LLMContext(tools=[current_time, calculate, timers.set_timer]))
     worker = worker_for(
         Pipeline(
             [

@@ -85,7 +85,7 @@ class BookingDesk:
             time: The time of day in words, such as "seven o'clock".
             name: The name for the booking.
         """
-        told = {"people": people, "day": day, "time": time, "name": name}
+        told: dict[str, Any] = {"people": people, "day": day, "time": time, "name": name}
         problem = None
         if people is not None and not 1 <= people <= MOST_PEOPLE:
             problem = f"We have tables for one to {MOST_PEOPLE} people."
@@ -240,11 +240,8 @@ def build_pipeline(transport: BaseTransport, settings: AgentSettings) -> Pipelin
     """Ear, language model or script with the desk's functions, voice."""
     hearing = settings.hearing()
     desk = BookingDesk(settings.folder / "bookings.sqlite")
-    llm = settings.language_model(Script())
-    conversation = LLMContext(
-        [{"role": "system", "content": INSTRUCTIONS}], [desk.note, desk.confirm, desk.drop]
-    )
-    context = aggregators(conversation)
+    llm = settings.language_model(Script(), INSTRUCTIONS)
+    context = aggregators(LLMContext(tools=[desk.note, desk.confirm, desk.drop]))
     return worker_for(
         Pipeline(
             [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from pipecat.services.llm_service import LLMService
 
@@ -55,12 +56,13 @@ class AgentSettings:
             settings=EspeakTTSService.Settings(voice=self.voice, speed=self.speed),
         )
 
-    def language_model(self, script: Script) -> LLMService:
-        """The endpoint where there is one, else the script."""
+    def language_model(self, script: Script, instructions: str) -> LLMService[Any]:
+        """The endpoint where there is one, which gets the instructions, else the script."""
         if self.llm_url is None:
             return ScriptedLLMService(script)
         return OpenAIEndpointService(
             model=self.llm_model,
+            instructions=instructions,
             base_url=self.llm_url,
             api_key=self.llm_key,
             silence_s=self.llm_silence_s,

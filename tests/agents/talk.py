@@ -124,8 +124,8 @@ class Talk:
 
     def speech(self, text: str) -> NDArray[np.float32]:
         spoken = self._mouth.speak(text, VOICE)
-        samples = np.frombuffer(spoken.pcm16, dtype="<i2").astype(np.float32) / 32768
-        return resample(samples, spoken.sample_rate, RATE)
+        samples = np.frombuffer(spoken.pcm16, dtype="<i2").astype(np.float32)
+        return resample(samples / np.float32(32768), spoken.sample_rate, RATE)
 
     async def say(self, text: str) -> None:
         """Speak, and be silent for a while."""
@@ -159,7 +159,7 @@ class Talk:
     def heard(self) -> str:
         """What the agent has said since the last words to it, as the model hears it."""
         samples = np.frombuffer(b"".join(self.output.sound), dtype="<i2").astype(np.float32)
-        samples = resample(samples / 32768, self.output.sample_rate, RATE)
+        samples = resample(samples / np.float32(32768), self.output.sample_rate, RATE)
         [transcript] = self._model.transcribe([np.pad(samples, RATE // 2)], sample_rate=RATE)
         return transcript.text
 

@@ -31,6 +31,7 @@ class OpenAIEndpointService(OpenAILLMService):
 
     Args:
         model: its name there.
+        instructions: the system prompt.
         base_url: of the endpoint, such as ``http://127.0.0.1:11434/v1``.
         api_key: many local servers take any.
         silence_s: seconds without a byte after which the answer is given up.
@@ -41,6 +42,7 @@ class OpenAIEndpointService(OpenAILLMService):
         self,
         *,
         model: str,
+        instructions: str | None = None,
         base_url: str | None = None,
         api_key: str | None = None,
         silence_s: float = SILENCE_S,
@@ -50,7 +52,7 @@ class OpenAIEndpointService(OpenAILLMService):
         super().__init__(
             base_url=base_url,
             api_key=api_key or "none",
-            settings=self.Settings(model=model),
+            settings=self.Settings(model=model, system_instruction=instructions),
             **kwargs,
         )
 

@@ -34,6 +34,9 @@ PATIENCE_S = 4.0
 HEARING_REMINDER_S = 30.0
 """Seconds between two remarks that the agent cannot hear."""
 
+OVERTAKING_S = 0.2
+"""Seconds by which an error may be ahead of the answer that it belongs to."""
+
 SLOW = "One moment, please."
 CUT_OFF = "Sorry, my answer was cut off. Please ask me again."
 UNREACHABLE = "Sorry, I cannot reach the language model. Please try again later."
@@ -77,7 +80,7 @@ class SpokenFailures(FrameProcessor):
         self._answering = False  # between the start and the end of an answer
         self._said_something = False  # in this answer
         self._calling = False  # functions, whose results the answer waits for
-        self._sentence: str | None = None  # to be spoken when the answer has ended
+        self._error: ErrorFrame | None = None  # to be told of when the answer has ended
         self._deaf_until = 0.0
         llm.add_event_handler("on_error", self._on_llm_error)
         if hearing is not None:
@@ -87,7 +90,7 @@ class SpokenFailures(FrameProcessor):
         """Follow the answer that passes."""
         await super().process_frame(frame, direction)
         if isinstance(frame, LLMFullResponseStartFrame):
-            self._answering, self._said_something, self._sentence = True, False, None
+            self._answering, self._said_something, self._error = True, False, None
             self._calling = False
             await self._wait()
         elif isinstance(frame, LLMTextFrame):
@@ -97,7 +100,7 @@ class SpokenFailures(FrameProcessor):
             self._calling = True
             await self._wait()
         elif isinstance(frame, InterruptionFrame):
-            self._answering, self._sentence, self._calling = False, None, False
+            self._answering, self._error, self._calling = False, None, False
             await self._stop_waiting()
         elif isinstance(frame, FunctionCallResultFrame | EndFrame | CancelFrame):
             await self._stop_waiting()
@@ -112,20 +115,25 @@ class SpokenFailures(FrameProcessor):
 
     async def _end_answer(self) -> None:
         self._answering = False
-        sentence, self._sentence = self._sentence, None
         if not self._calling:
             await self._stop_waiting()
-        if sentence is not None:
-            await self.push_frame(TTSSpeakFrame(sentence))
+        await self._tell()
+
+    async def _tell(self) -> None:
+        error, self._error = self._error, None
+        if error is not None:
+            await self._stop_waiting()
+            await self.push_frame(TTSSpeakFrame(sentence_for(error, self._said_something)))
 
     async def _on_llm_error(self, _llm: Any, frame: ErrorFrame) -> None:
         if frame.category is ErrorCategory.APPLICATION:
             return  # a tool's: the language model is told
-        sentence = CUT_OFF if self._said_something and self._answering else sentence_for(frame)
-        if self._answering:
-            self._sentence = sentence  # behind what was said of the answer
-        else:
-            await self.push_frame(TTSSpeakFrame(sentence))
+        # The error overtakes the frames of its answer, whose end tells of it; but not if it has
+        # passed already.
+        self._error = frame
+        await asyncio.sleep(OVERTAKING_S)
+        if not self._answering:
+            await self._tell()
 
     async def _on_hearing_error(self, _hearing: Any, _frame: ErrorFrame) -> None:
         now = asyncio.get_running_loop().time()
@@ -148,8 +156,10 @@ class SpokenFailures(FrameProcessor):
         await self.push_frame(TTSSpeakFrame(SLOW, append_to_context=False))
 
 
-def sentence_for(frame: ErrorFrame) -> str:
-    """What to say of a language model's failure."""
+def sentence_for(frame: ErrorFrame, midway: bool = False) -> str:
+    """What to say of a language model's failure; ``midway``, after it had begun to answer."""
+    if midway:
+        return CUT_OFF
     if isinstance(frame.exception, APITimeoutError | TimeoutError):
         return NO_ANSWER
     if isinstance(frame.exception, APIConnectionError):
