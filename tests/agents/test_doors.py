@@ -1,0 +1,192 @@
+"""Agents over a network: a WebSocket client of Pipecat's frames, a WebRTC peer, and strangers."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from fractions import Fraction
+
+import httpx2 as httpx
+import numpy as np
+import pytest
+import pytest_asyncio
+import uvicorn
+import websockets
+from aiortc import RTCConfiguration, RTCPeerConnection, RTCSessionDescription
+from aiortc.mediastreams import AudioStreamTrack, MediaStreamTrack
+from av import AudioFrame
+from numpy.typing import NDArray
+from pipecat.frames.frames import InputAudioRawFrame, OutputAudioRawFrame
+from pipecat.serializers.protobuf import ProtobufFrameSerializer
+from pipecat.transports.base_transport import BaseTransport
+
+from agents import parrot
+from agents.doors import Door
+from agents.settings import AgentSettings
+from tinyvoice.audio.resample import resample
+from tinyvoice.integrations import PipecatASRService
+from tinyvoice.model.modeling import ASRModel
+from tinyvoice.voices.espeak_process import EspeakProcess
+
+SAID = "tell me a joke"
+
+
+@asynccontextmanager
+async def listening(door: Door) -> AsyncIterator[str]:
+    """The door on a port of this machine; its address."""
+    config = uvicorn.Config(door.app(), port=0, log_level="critical", timeout_graceful_shutdown=1)
+    server = uvicorn.Server(config)
+    task = asyncio.create_task(server.serve())
+    while not server.started:
+        await asyncio.sleep(0.01)
+    yield f"127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+    server.should_exit = True
+    async with asyncio.timeout(20):
+        await task
+
+
+@pytest_asyncio.fixture
+async def address(settings: AgentSettings) -> AsyncIterator[str]:
+    await PipecatASRService.load(settings.model)
+    async with listening(Door(parrot.run, settings)) as where:
+        yield where
+
+
+@pytest.fixture
+def question(mouth: EspeakProcess) -> NDArray[np.float32]:
+    spoken = mouth.speak(SAID, "en-us")
+    samples = np.frombuffer(spoken.pcm16, dtype="<i2").astype(np.float32)
+    return resample(samples / np.float32(32768), spoken.sample_rate, 16_000)
+
+
+async def understood(
+    model: ASRModel,
+    sound: list[NDArray[np.float32]],
+    rate: int,
+    more: Callable[[], Awaitable[None]],
+) -> str:
+    """What is heard, once it holds what was said; ``more`` waits for more sound."""
+    heard = ""
+    async with asyncio.timeout(30):
+        while SAID not in heard:
+            await more()
+            samples = resample(np.concatenate(sound).astype(np.float32), rate, 16_000)
+            [transcript] = model.transcribe([np.pad(samples, 8_000)], sample_rate=16_000)
+            heard = transcript.text
+    return heard
+
+
+async def test_a_client_of_pipecats_frames_is_answered(
+    address: str, model: ASRModel, question: NDArray[np.float32]
+) -> None:
+    serializer = ProtobufFrameSerializer()
+    pcm = np.round(np.pad(question, (4_000, 24_000)) * 32767).astype(np.int16)
+    sound: list[NDArray[np.float32]] = []
+    rates: list[int] = []
+    async with websockets.connect(f"ws://{address}/ws") as websocket:
+        for start in range(0, len(pcm), 320):
+            frame = InputAudioRawFrame(pcm[start : start + 320].tobytes(), 16_000, 1)
+            # The wire's audio frame is the output's: the serializer of a client turns it round.
+            sent = await serializer.serialize(
+                OutputAudioRawFrame(frame.audio, frame.sample_rate, frame.num_channels)
+            )
+            await websocket.send(sent or b"")
+
+        async def more() -> None:
+            length = sum(map(len, sound))
+            while sum(map(len, sound)) < length + 2_400:
+                frame = await serializer.deserialize(await websocket.recv())
+                if isinstance(frame, InputAudioRawFrame):
+                    rates.append(frame.sample_rate)
+                    pcm16 = np.frombuffer(frame.audio, dtype="<i2")
+                    sound.append(pcm16.astype(np.float32) / np.float32(32768))
+
+        assert await understood(model, sound, 24_000, more)
+    assert set(rates) == {24_000}
+
+
+class _Speech(AudioStreamTrack):
+    """A recording, then silence, in real time."""
+
+    def __init__(self, samples: NDArray[np.float32]) -> None:
+        super().__init__()
+        self._pcm = np.round(np.pad(samples, (16_000, 0)) * 32767).astype(np.int16)
+        self._at = 0
+
+    async def recv(self) -> AudioFrame:
+        paced = await super().recv()  # silence of 20 ms at 8 kHz, when it is time
+        piece = np.zeros(320, dtype=np.int16)
+        rest = self._pcm[self._at : self._at + 320]
+        piece[: len(rest)] = rest
+        self._at += 320
+        frame = AudioFrame.from_ndarray(piece[None], format="s16", layout="mono")
+        frame.sample_rate, frame.time_base = 16_000, Fraction(1, 16_000)
+        frame.pts = (paced.pts or 0) * 2
+        return frame
+
+
+async def test_a_webrtc_peer_is_answered(
+    address: str, model: ASRModel, question: NDArray[np.float32]
+) -> None:
+    peer = RTCPeerConnection(RTCConfiguration(iceServers=[]))
+    sound: list[NDArray[np.float32]] = []
+    tracks: asyncio.Queue[MediaStreamTrack] = asyncio.Queue()
+    peer.on("track", tracks.put_nowait)
+    peer.createDataChannel("chat")
+    peer.addTrack(_Speech(question))
+    try:
+        await peer.setLocalDescription(await peer.createOffer())
+        offer = {"sdp": peer.localDescription.sdp, "type": peer.localDescription.type}
+        async with httpx.AsyncClient() as client:
+            response = await client.post(f"http://{address}/api/offer", json=offer)
+        answer = response.json()
+        await peer.setRemoteDescription(RTCSessionDescription(answer["sdp"], answer["type"]))
+        track = await asyncio.wait_for(tracks.get(), 20)
+
+        async def more() -> None:
+            length = len(sound)
+            while len(sound) < length + 10:
+                frame = await track.recv()
+                assert isinstance(frame, AudioFrame)
+                mono = frame.to_ndarray().reshape(-1, len(frame.layout.channels))[:, 0]
+                if np.abs(mono).max() > 100:  # the silence in between is without end
+                    sound.append(mono.astype(np.float32) / np.float32(32768))
+
+        assert await understood(model, sound, 48_000, more)
+    finally:
+        await peer.close()
+
+
+async def test_pages_of_other_sites_are_turned_away(address: str) -> None:
+    async with httpx.AsyncClient(headers={"Origin": "https://elsewhere.example"}) as client:
+        response = await client.post(f"http://{address}/api/offer", json={})
+    assert response.status_code == 403
+    with pytest.raises(websockets.InvalidStatus):
+        await websockets.connect(f"ws://{address}/ws", origin="https://elsewhere.example")  # type: ignore[arg-type]
+
+
+async def test_nonsense_is_refused_and_the_page_is_there(address: str) -> None:
+    async with httpx.AsyncClient(base_url=f"http://{address}") as client:
+        for body in (b"{", b"[]", b"{}", b'{"sdp": "v=0", "type": "offer", "x": 1}'):
+            assert (await client.post("/api/offer", content=body)).status_code == 400
+        assert (await client.patch("/api/offer", json={"pc_id": "x"})).status_code == 400
+        page = await client.get("/", headers={"Origin": f"http://{address}"})
+    assert "api/offer" in page.text
+    assert "http://" not in page.text
+    assert "https://" not in page.text
+
+
+async def test_who_finds_no_place_is_told(settings: AgentSettings) -> None:
+    async def run(_transport: BaseTransport, _settings: AgentSettings) -> None:
+        raise AssertionError("nobody was to be let in")
+
+    async with listening(Door(run, settings, most=0)) as address:
+        async with httpx.AsyncClient() as client:
+            response = await client.post(f"http://{address}/api/offer", json={})
+        assert response.status_code == 503
+        async with websockets.connect(f"ws://{address}/ws") as websocket:
+            with pytest.raises(websockets.ConnectionClosed) as refusal:
+                await websocket.recv()
+        assert refusal.value.rcvd is not None
+        assert refusal.value.rcvd.code == 1013
