@@ -25,7 +25,7 @@ from tinyvoice.engine.live import FinalPass, Hypothesis, LiveStream
 from tinyvoice.engine.runner import ModelRunner
 from tinyvoice.engine.settings import EngineSettings, StreamSettings
 from tinyvoice.engine.stream import Stream
-from tinyvoice.engine.utterance import Samples, UtteranceDetector
+from tinyvoice.engine.utterance import Samples
 from tinyvoice.metrics import common_prefix
 from tinyvoice.model.modeling import ASRModel
 from tinyvoice.model.transcript import Transcript
@@ -67,8 +67,7 @@ class GrowingBufferRunner(ModelRunner):
     def open(self, settings: StreamSettings) -> LiveStream:
         """A new stream; there is nothing to be cached for it."""
         self.prepare(settings)
-        detector = UtteranceDetector(settings, self.settings.max_utterance_s)
-        return LiveStream(settings, detector, self.vad.new_state(), slot=None)
+        return LiveStream(settings, self.detector(settings), self.vad.new_state(), slot=None)
 
     def adopt(self, stream: LiveStream) -> None:
         """Nothing to do: a stream has nothing here."""

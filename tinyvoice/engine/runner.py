@@ -33,11 +33,10 @@ from tinyvoice.engine.utterance import UtteranceDetector
 from tinyvoice.errors import ConfigurationError
 from tinyvoice.model.generation import GeneratedTokens
 from tinyvoice.model.modeling import ASRModel
-from tinyvoice.model.segmentation import split_at_quietest
 from tinyvoice.model.text import clean_transcript
 from tinyvoice.model.timestamps import confidence, time_words
 from tinyvoice.model.transcript import Transcript
-from tinyvoice.model.transcription import Piece, decode_text, join
+from tinyvoice.model.transcription import Piece, cut, decode_text, join, longest_piece_s
 from tinyvoice.vad.silero import SileroVAD
 from tinyvoice.vad.smart_turn import SmartTurn
 
@@ -88,8 +87,14 @@ class ModelRunner:
             MissingExtraError: semantic endpointing is asked for and not installed.
         """
         self.prepare(settings)
-        detector = UtteranceDetector(settings, self.settings.max_utterance_s)
-        return LiveStream(settings, detector, self.vad.new_state(), self.decoder.open())
+        return LiveStream(
+            settings, self.detector(settings), self.vad.new_state(), self.decoder.open()
+        )
+
+    def detector(self, settings: StreamSettings) -> UtteranceDetector:
+        """Where a new stream's utterances begin and end; none is longer than the encoder takes."""
+        longest = min(self.settings.max_utterance_s, longest_piece_s(self.model))
+        return UtteranceDetector(settings, longest)
 
     def prepare(self, settings: StreamSettings) -> None:
         """Load what the settings need beside the model; raises `MissingExtraError`."""
@@ -163,7 +168,7 @@ class ModelRunner:
         """
         hypotheses = [self._hypothesis(stream) for stream in streams]
         audio = [
-            stream.detector.new_audio(hypothesis.heard)
+            self._unheard(stream, hypothesis)
             for stream, hypothesis in zip(streams, hypotheses, strict=True)
         ]
         began = time.monotonic()
@@ -175,6 +180,14 @@ class ModelRunner:
         ]
         for stream, decoded in zip(streams, self.decoder.update(jobs), strict=True):
             self._tell_partial(stream, decoded)
+
+    def _unheard(self, stream: LiveStream, hypothesis: Hypothesis) -> np.ndarray:
+        """New audio of the utterance, behind the silence that the model wants to begin with."""
+        audio = stream.detector.new_audio(hypothesis.heard)
+        padding = self.model.config.silence_padding_s
+        if not padding or hypothesis.heard != stream.detector.audio_start:
+            return audio
+        return np.concatenate([np.zeros(round(padding * SAMPLE_RATE), dtype=np.float32), audio])
 
     def _hypothesis(self, stream: LiveStream) -> Hypothesis:
         if stream.hypothesis is None:
@@ -204,23 +217,23 @@ class ModelRunner:
         pieces: list[Piece] = []
         drafts: list[Sequence[int]] = []
         for index, final_pass in enumerate(passes):
-            samples = final_pass.samples
-            bounds = split_at_quietest(samples, SAMPLE_RATE, self.settings.max_utterance_s)
-            pieces += [Piece(index, b / SAMPLE_RATE, samples[b:e]) for b, e in bounds]
-            drafts += [final_pass.draft] + [()] * (len(bounds) - 1)
+            parts = cut(self.model, index, final_pass.samples, self.settings.max_utterance_s)
+            pieces += parts
+            drafts += [final_pass.draft] + [()] * (len(parts) - 1)
         transcripts = self._transcribe(pieces, drafts, word_times)
         for index, final_pass in enumerate(passes):
-            parts = [t for t, p in zip(transcripts, pieces, strict=True) if p.clip == index]
-            final_pass.tokens = join_tokens(tokens for _, tokens in parts)
+            found = [t for t, p in zip(transcripts, pieces, strict=True) if p.clip == index]
+            final_pass.tokens = join_tokens(tokens for _, tokens in found)
             duration = len(final_pass.samples) / SAMPLE_RATE
-            final_pass.transcript = join([transcript for transcript, _ in parts], duration)
+            final_pass.transcript = join([transcript for transcript, _ in found], duration)
 
     def _transcribe(
         self, pieces: Sequence[Piece], drafts: Sequence[Sequence[int]], word_times: bool
     ) -> list[tuple[Transcript, tuple[TokenLogprob, ...]]]:
         """As `tinyvoice.model.transcription.transcribe_batch`, with drafts, and with tokens."""
         model, processor = self.model, self.model.need_processor()
-        features, mask = processor.features([piece.samples for piece in pieces], model.device)
+        sounds = [piece.heard(SAMPLE_RATE) for piece in pieces]
+        features, mask = processor.features(sounds, model.device)
         hidden, lengths = model.encode(features, mask)
         embeds, counts = model.project(hidden, lengths)
         jobs = [
@@ -241,11 +254,12 @@ class ModelRunner:
             words = (
                 time_words(model, text, tokens, frames, processor.hop_seconds) if word_times else ()
             )
+            duration = len(piece.samples) / SAMPLE_RATE
             transcript = Transcript(
                 text,
-                tuple(word.shifted(piece.start) for word in words),
+                piece.timed(words, duration),
                 confidence(tokens.logprobs),
-                len(piece.samples) / SAMPLE_RATE,
+                duration,
                 piece.start,
             )
             spelt = token_logprobs(model.tokenizer, tokens.ids, tokens.logprobs, text)

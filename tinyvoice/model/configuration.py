@@ -69,13 +69,18 @@ MAX_EXPERTS = 1024
 IGNORED_KEYS = ("auto_map", "custom_pipelines", "pipeline_tag", "encoder")
 
 
+MAX_PADDING_S = 2.0
+"""More silence around a clip would only take the place of speech."""
+
+
 class ASRConfig(PreTrainedConfig):
     """Everything needed to build an :class:`~tinyvoice.model.modeling.ASRModel`.
 
-    ``encoder_dim`` and ``llm_dim`` default to the sizes of the nested configurations. Three keys go
+    ``encoder_dim`` and ``llm_dim`` default to the sizes of the nested configurations. Four keys go
     beyond tiny-audio's and are optional: ``aligner_alphabet`` (letters of the word aligner),
     ``embedded_backbones`` (encoder and language model weights lie in this checkpoint's own
-    safetensors) and ``freeze_encoder``.
+    safetensors), ``silence_padding_s`` (seconds of silence put before and behind every clip, for a
+    model that expects speech to begin and end in silence) and ``freeze_encoder``.
 
     Raises :class:`~tinyvoice.errors.ConfigurationError` for values no model can be built from.
     """
@@ -130,6 +135,7 @@ class ASRConfig(PreTrainedConfig):
 
     aligner_alphabet: str | None = None
     embedded_backbones: bool = False
+    silence_padding_s: float = 0.0
     tinyvoice_version: str | None = None
     format_version: int = FORMAT_VERSION
 
@@ -205,6 +211,12 @@ class ASRConfig(PreTrainedConfig):
                 raise ConfigurationError(
                     f"{key} is {getattr(self, key)}, more than {limit}", key=key
                 )
+        padding = self.silence_padding_s
+        if not isinstance(padding, int | float) or not 0.0 <= padding <= MAX_PADDING_S:
+            raise ConfigurationError(
+                f"silence_padding_s is {padding!r}; it must be 0 to {MAX_PADDING_S:g} seconds",
+                key="silence_padding_s",
+            )
         for key in ("projector_type", "system_prompt", "audio_model_id", "text_model_id"):
             if not isinstance(getattr(self, key), str):
                 raise ConfigurationError(

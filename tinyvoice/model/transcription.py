@@ -8,7 +8,7 @@ handled here: everything is known before the first word is decoded.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,10 +18,10 @@ from tinyvoice.audio.files import SAMPLE_RATE, Audio, load_audio
 from tinyvoice.audio.resample import resample
 from tinyvoice.errors import ConfigurationError
 from tinyvoice.model.generation import GeneratedTokens
-from tinyvoice.model.segmentation import split_at_quietest
+from tinyvoice.model.segmentation import MAX_SECONDS, split_at_quietest
 from tinyvoice.model.text import THINK_START, clean_transcript, strip_thinking
 from tinyvoice.model.timestamps import confidence, time_words
-from tinyvoice.model.transcript import Transcript
+from tinyvoice.model.transcript import Transcript, Word
 
 if TYPE_CHECKING:
     from tinyvoice.model.modeling import ASRModel
@@ -39,6 +39,28 @@ class Piece:
     """Seconds from the beginning of the clip."""
     samples: np.ndarray
     """Mono, at the model's sample rate."""
+    padding: float = 0.0
+    """Seconds of silence that the model is given before and behind it."""
+
+    def heard(self, sample_rate: int) -> np.ndarray:
+        """What the model is given."""
+        if not self.padding:
+            return self.samples
+        silence = np.zeros(round(self.padding * sample_rate), dtype=np.float32)
+        return np.concatenate([silence, self.samples, silence])
+
+    def timed(self, words: Sequence[Word], duration: float) -> tuple[Word, ...]:
+        """Words timed in what was heard, timed in the clip: none lies outside of the piece."""
+        latest = self.start + duration
+        moved = (word.shifted(self.start - self.padding) for word in words)
+        return tuple(
+            replace(
+                word,
+                start=min(max(word.start, self.start), latest),
+                end=min(max(word.end, self.start), latest),
+            )
+            for word in moved
+        )
 
 
 def is_several(audio: Any) -> bool:
@@ -95,10 +117,18 @@ def load_clip(model: ASRModel, source: Any, sample_rate: int | None) -> np.ndarr
     return resample(clip.samples, SAMPLE_RATE, rate(model))
 
 
-def cut(model: ASRModel, clip: int, samples: np.ndarray) -> list[Piece]:
-    """A clip in pieces of at most 30 seconds."""
-    bounds = split_at_quietest(samples, rate(model))
-    return [Piece(clip, begin / rate(model), samples[begin:end]) for begin, end in bounds]
+def longest_piece_s(model: ASRModel) -> float:
+    """Seconds of speech that the encoder takes in one go, beside the silence around them."""
+    return MAX_SECONDS - 2 * model.config.silence_padding_s
+
+
+def cut(
+    model: ASRModel, clip: int, samples: np.ndarray, max_seconds: float = MAX_SECONDS
+) -> list[Piece]:
+    """A clip in pieces of at most ``max_seconds``, and no more than the encoder takes."""
+    longest, padding = min(max_seconds, longest_piece_s(model)), model.config.silence_padding_s
+    bounds = split_at_quietest(samples, rate(model), longest)
+    return [Piece(clip, begin / rate(model), samples[begin:end], padding) for begin, end in bounds]
 
 
 @torch.inference_mode()
@@ -107,7 +137,8 @@ def transcribe_batch(
 ) -> list[Transcript]:
     """Transcripts of pieces, run together, with times from each one's clip's beginning."""
     processor = model.need_processor()
-    features, mask = processor.features([piece.samples for piece in pieces], model.device)
+    sounds = [piece.heard(processor.sample_rate) for piece in pieces]
+    features, mask = processor.features(sounds, model.device)
     hidden, lengths = model.encode(features, mask)
     embeds, counts = model.project(hidden, lengths)
     outputs = model.decode(embeds, counts, **generation)
@@ -120,12 +151,13 @@ def transcribe_batch(
             if word_timestamps
             else ()
         )
+        duration = len(piece.samples) / processor.sample_rate
         transcripts.append(
             Transcript(
                 text,
-                tuple(word.shifted(piece.start) for word in words),
+                piece.timed(words, duration),
                 confidence(tokens.logprobs),
-                len(piece.samples) / processor.sample_rate,
+                duration,
                 piece.start,
             )
         )
@@ -163,7 +195,7 @@ def generate_streaming(
     processor = model.need_processor()
     said_anything = False
     for piece in cut(model, 0, load_clip(model, audio, sample_rate)):
-        features, mask = processor.features([piece.samples], model.device)
+        features, mask = processor.features([piece.heard(processor.sample_rate)], model.device)
         said, text = "", ""
         for ids in model.decode_steps(*model.project(*model.encode(features, mask))):
             text = str(model.tokenizer.decode(ids, skip_special_tokens=True))

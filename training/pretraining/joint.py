@@ -34,6 +34,11 @@ ALIGNER_WEIGHT = 0.3
 """Weight of the aligner's loss: it must follow the encoder, not lead it."""
 
 
+SILENCE_PADDING_S = 0.5
+"""Clips of training mostly begin and end in silence, and those that do not are understood worse: of
+single digits cut out tightly, twice as many are wrong without it."""
+
+
 def build_model(
     encoder: EncoderSettings, reader: ReaderSettings, processor: ASRProcessor
 ) -> ASRModel:
@@ -50,6 +55,7 @@ def build_model(
         projector_pool_stride=reader.pool_stride,
         aligner_alphabet=ALPHABET,
         embedded_backbones=True,
+        silence_padding_s=SILENCE_PADDING_S,
         freeze_encoder=False,
         freeze_language_model=False,
         max_new_tokens=MOST_TOKENS,
