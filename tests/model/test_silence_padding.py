@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -58,7 +60,7 @@ def test_the_text_comes_by_the_token_as_it_comes_at_once(model: ASRModel) -> Non
 
 
 @pytest.mark.parametrize("value", [-0.1, 2.5, "long", float("nan")])
-def test_other_lengths_are_refused(value: object) -> None:
+def test_other_lengths_are_refused(value: Any) -> None:
     with pytest.raises(ConfigurationError, match="silence_padding_s"):
         ASRConfig(silence_padding_s=value)
 
