@@ -5,12 +5,13 @@ import asyncio
 from typing import Any
 
 import numpy as np
-from agents import function_tool
 from agents.realtime import RealtimeAgent, RealtimeRunner
 from agents.voice import StreamedAudioInput, STTModelSettings
 from agents.voice.models.openai_stt import OpenAISTTModel
 from feeding import chunks, read_pcm, run, silence
 from openai import AsyncOpenAI
+
+from agents import function_tool
 
 PATIENCE = 30.0
 
