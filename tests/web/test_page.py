@@ -136,7 +136,7 @@ async def test_a_lost_connection_is_made_again_and_nothing_written_is_lost(
         await page.until(finals("person"))
         # The server forgets the call, as one that is restarted does.
         dropped = server.call(lambda: _drop_calls(server))
-        assert dropped == 1
+        assert dropped  # a page that was just closed may still be among them
         await page.until("document.body.dataset.state === 'connecting'")
         assert "Trying again" in await page.evaluate(NOTICE)
         await page.until(LIVE)

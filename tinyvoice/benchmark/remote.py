@@ -388,7 +388,9 @@ async def remote_run(
     gone = asyncio.Event()
 
     def check() -> None:
-        if len(engine.lost) >= settings.streams and not stop.is_set():
+        # Who says to one client that it is going away says so to all.
+        going = any("1001" in reason for reason in engine.lost)
+        if (going or len(engine.lost) >= settings.streams) and not stop.is_set():
             gone.set()
             stop.set()
 
