@@ -69,8 +69,9 @@ from tinyvoice.integrations.shared_engine import shared_engine
 from tinyvoice.integrations.transcript import LiveTranscript
 
 TTFS_P99_S = 0.28
-"""99th percentile of the time from the end of speech to the final text, in seconds, Pipecat's 0.2 s
-of voice activity stop included; measured by ``tinyvoice bench --pipecat`` (docs/benchmark.md)."""
+"""What turn strategies are told of the time from the end of speech to the final text, in seconds,
+Pipecat's 0.2 s of voice activity stop included: a bound for 99 % with room to spare, since it is
+only waited for where no finalized text comes. ``tinyvoice bench --pipecat`` measures it."""
 
 REOPEN_AFTER_S = 1.0
 """Audio, in seconds, that passes before a stream that was refused is asked for again."""
@@ -89,6 +90,12 @@ _STREAM_SETTINGS = (
     "partial_interval_ms",
 )
 """Fields of the service's settings that are settings of the engine's stream by the same name."""
+
+_STREAM_DEFAULTS = StreamSettings(partial_interval_ms=160)
+"""Interims come twice as often as the engine's partials do by themselves: they start a turn."""
+
+BACKSTOP_MS = 1000
+"""Silence that ends what Pipecat's own detection has not noticed."""
 
 
 @dataclass
@@ -153,16 +160,11 @@ class PipecatASRService(EagerEndOfTurnSTTServiceMixin, STTService):
         store = self.Settings(
             model=str(model),
             language=Language.EN,
-            threshold=0.5,
-            prefix_padding_ms=300,
-            silence_ms=1000 if turn_mode == "pipecat" else 500,
-            min_speech_ms=64,
-            early_final_ms=96,
-            eagerness="auto",
-            partials=True,
-            partial_interval_ms=160,
             min_confidence=0.0,
+            **{name: getattr(_STREAM_DEFAULTS, name) for name in _STREAM_SETTINGS},
         )
+        if turn_mode == "pipecat":
+            store.silence_ms = BACKSTOP_MS
         if settings is not None:
             store.apply_update(settings)
         super().__init__(settings=store, ttfs_p99_latency=ttfs_p99_latency, **kwargs)
