@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
-from tests.conformance.measure import LEAST_AGREEMENT, Turn, figures_of, measure
+import numpy as np
+import pytest
+
+from tests.conformance.measure import (
+    LEAST_AGREEMENT,
+    PACKET_MS,
+    Turn,
+    deciding_packet,
+    figures_of,
+    measure,
+)
+from tinyvoice.audio.resample import Resampler
 from tinyvoice.benchmark.speech import Clip
 
 
@@ -33,3 +44,18 @@ def test_figures_of_turns(speech: dict[str, Clip]) -> None:
     assert figures.word_error_rate == 0.0
     assert figures.overhead is not None
     assert abs(figures.overhead["p50"] - 0.01) < 1e-9
+
+
+@pytest.mark.parametrize("rate", [16_000, 24_000])
+def test_the_deciding_packet_is_the_one_with_which_the_window_is_known(rate: int) -> None:
+    resampler = Resampler(rate, 16_000)
+    packet = np.zeros(rate * PACKET_MS // 1000, dtype=np.float32)
+    known = 0
+    known_after = []
+    for _ in range(40):
+        known += len(resampler.process(packet))
+        known_after.append(known)
+    for window in range(1, 20):
+        end_ms = 32 * window
+        packets = [number for number, samples in enumerate(known_after) if samples >= 16 * end_ms]
+        assert deciding_packet(end_ms, rate) == packets[0]
