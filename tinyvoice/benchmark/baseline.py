@@ -25,11 +25,11 @@ from tinyvoice.engine.live import FinalPass, Hypothesis, LiveStream
 from tinyvoice.engine.runner import ModelRunner
 from tinyvoice.engine.settings import EngineSettings, StreamSettings
 from tinyvoice.engine.stream import Stream
-from tinyvoice.engine.utterance import Samples
 from tinyvoice.metrics import common_prefix
 from tinyvoice.model.modeling import ASRModel
 from tinyvoice.model.transcript import Transcript
 from tinyvoice.model.transcription import cut, join, transcribe_batch
+from tinyvoice.vad.utterance import Samples
 
 
 class LocalAgreement:

@@ -29,7 +29,10 @@ from tinyvoice.engine.events import (
 )
 from tinyvoice.engine.settings import StreamSettings
 from tinyvoice.engine.stability import StablePrefix
-from tinyvoice.engine.utterance import (
+from tinyvoice.errors import TinyvoiceError
+from tinyvoice.model.transcript import Transcript
+from tinyvoice.vad.silero import WINDOW_SAMPLES, VADState
+from tinyvoice.vad.utterance import (
     Decision,
     Ended,
     EndExpected,
@@ -41,9 +44,6 @@ from tinyvoice.engine.utterance import (
     UtteranceDetector,
     in_samples,
 )
-from tinyvoice.errors import TinyvoiceError
-from tinyvoice.model.transcript import Transcript
-from tinyvoice.vad.silero import WINDOW_SAMPLES, VADState
 
 SHARED = ("inbox", "fed", "events", "replies", "checkpoint")
 """Fields of a `LiveStream` that others fill too, or that hold what is to be told: going back to a

@@ -16,10 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinyvoice.audio.files import SAMPLE_RATE
+from tinyvoice.checks import in_range
 from tinyvoice.engine.engine import StreamingEngine
 from tinyvoice.engine.errors import EngineError
 from tinyvoice.engine.events import Event, Failed, Final
-from tinyvoice.engine.settings import StreamSettings, in_range
+from tinyvoice.engine.settings import StreamSettings
 from tinyvoice.engine.stream import Stream
 from tinyvoice.model.transcript import Transcript
 from tinyvoice.model.transcription import join

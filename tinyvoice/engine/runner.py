@@ -29,7 +29,6 @@ from tinyvoice.engine.observer import SafeObserver
 from tinyvoice.engine.settings import EngineSettings, StreamSettings
 from tinyvoice.engine.stability import StablePrefix
 from tinyvoice.engine.token_logprobs import join_tokens, token_logprobs
-from tinyvoice.engine.utterance import UtteranceDetector
 from tinyvoice.errors import ConfigurationError
 from tinyvoice.model.generation import GeneratedTokens
 from tinyvoice.model.modeling import ASRModel
@@ -39,6 +38,7 @@ from tinyvoice.model.transcript import Transcript
 from tinyvoice.model.transcription import Piece, cut, decode_text, join, longest_piece_s
 from tinyvoice.vad.silero import SileroVAD
 from tinyvoice.vad.smart_turn import SmartTurn
+from tinyvoice.vad.utterance import UtteranceDetector
 
 TURN_OVER = 0.5
 """Probability from which a turn counts as finished, as in smart-turn's own use."""

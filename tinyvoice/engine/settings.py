@@ -5,48 +5,25 @@ A stream's settings may change while it runs; each change is checked before anyt
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, fields, replace
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
+from tinyvoice.checks import in_range, one_of
 from tinyvoice.errors import ConfigurationError
-from tinyvoice.model.segmentation import MAX_SECONDS, MIN_SECONDS
+from tinyvoice.vad.segmentation import MAX_SECONDS, MIN_SECONDS
+from tinyvoice.vad.settings import EndpointingSettings
 
-Endpointing = Literal["vad", "semantic", "manual", "external"]
-Eagerness = Literal["low", "medium", "high", "auto"]
 EncoderForm = Literal["auto", "block", "window"]
-
-LONGEST_PAUSE_S: dict[str, float] = {"low": 8.0, "medium": 4.0, "high": 2.0, "auto": 4.0}
-"""Silence that ends a turn although it seems unfinished; OpenAI's Realtime API has the same."""
 
 
 @dataclass(frozen=True)
-class StreamSettings:
+class StreamSettings(EndpointingSettings):
     """How one stream is cut into utterances and how often it is told about.
 
     Raises:
         ConfigurationError: a value is out of its range; ``key`` names the setting.
     """
 
-    endpointing: Endpointing = "vad"
-    """``vad``: silence ends an utterance. ``semantic``: silence that follows a finished sentence
-    ends it, and silence after an unfinished one only much later. ``manual``: `commit` ends it, and
-    all audio since the last one belongs to it. ``external``: somebody else knows when people speak;
-    `start_speech` begins it and `commit` ends it."""
-    threshold: float = 0.5
-    """Probability of speech, above 0 and below 1, from which sound counts as speech."""
-    prefix_padding_ms: int = 300
-    """Audio before the speech that belongs to the utterance, 0 to 2000."""
-    silence_ms: int = 500
-    """Silence that ends an utterance, 32 to 10000; in semantic endpointing the silence after which
-    it is asked whether the turn is over."""
-    min_speech_ms: int = 64
-    """Speech that it takes to begin an utterance, 0 to 2000."""
-    early_final_ms: int = 96
-    """Silence after which the final pass is begun, at most ``silence_ms`` where that ends the
-    utterance; 0 to 2000. If speech goes on, its result is thrown away."""
-    eagerness: Eagerness = "auto"
-    """How soon an unfinished turn ends in semantic endpointing: after 8, 4 or 2 seconds."""
     partials: bool = True
     partial_interval_ms: int = 320
     """Audio from one partial to the next, 32 to 10000; more where the engine is overloaded."""
@@ -58,13 +35,7 @@ class StreamSettings:
     """Whether `EndOfTurnLikely` is told when the final pass is begun."""
 
     def __post_init__(self) -> None:
-        one_of("endpointing", self.endpointing, get_args(Endpointing))
-        one_of("eagerness", self.eagerness, tuple(LONGEST_PAUSE_S))
-        in_range("threshold", self.threshold, 0.01, 0.99)
-        in_range("prefix_padding_ms", self.prefix_padding_ms, 0, 2_000)
-        in_range("silence_ms", self.silence_ms, 32, 10_000)
-        in_range("min_speech_ms", self.min_speech_ms, 0, 2_000)
-        in_range("early_final_ms", self.early_final_ms, 0, 2_000)
+        super().__post_init__()
         in_range("partial_interval_ms", self.partial_interval_ms, 32, 10_000)
 
     def changed(self, **changes: Any) -> StreamSettings:
@@ -132,20 +103,3 @@ def change(settings: Any, changes: dict[str, Any]) -> Any:
                 f"There is no setting {name}: choose from {', '.join(known)}.", key=name
             )
     return replace(settings, **changes)
-
-
-def in_range(name: str, value: Any, lowest: float, highest: float) -> None:
-    """Raise `ConfigurationError` unless the value is a number between the bounds."""
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not number or not math.isfinite(value) or not lowest <= value <= highest:
-        raise ConfigurationError(
-            f"{name} is {value!r}; give a number from {lowest:g} to {highest:g}.", key=name
-        )
-
-
-def one_of(name: str, value: Any, choices: tuple[str, ...]) -> None:
-    """Raise `ConfigurationError` unless the value is one of the choices."""
-    if value not in choices:
-        raise ConfigurationError(
-            f"{name} is {value!r}; choose from {', '.join(choices)}.", key=name
-        )

@@ -18,14 +18,15 @@ import numpy as np
 
 from tinyvoice.audio.files import SAMPLE_RATE
 from tinyvoice.audio.pcm import PCMStream
+from tinyvoice.checks import in_range
 from tinyvoice.engine.delays import Delays
 from tinyvoice.engine.errors import StreamClosedError, UnreadEventsError
 from tinyvoice.engine.events import Event, Failed, Partial
 from tinyvoice.engine.live import Command, LiveStream
-from tinyvoice.engine.settings import StreamSettings, in_range
-from tinyvoice.engine.utterance import LONGEST_BACK_S
+from tinyvoice.engine.settings import StreamSettings
 from tinyvoice.errors import ConfigurationError, TinyvoiceError
 from tinyvoice.vad.silero import WINDOW_SAMPLES
+from tinyvoice.vad.utterance import LONGEST_BACK_S
 
 if TYPE_CHECKING:
     from tinyvoice.engine.engine import StreamingEngine

@@ -18,10 +18,10 @@ from tinyvoice.audio.files import SAMPLE_RATE, Audio, load_audio
 from tinyvoice.audio.resample import resample
 from tinyvoice.errors import ConfigurationError
 from tinyvoice.model.generation import GeneratedTokens
-from tinyvoice.model.segmentation import MAX_SECONDS, split_at_quietest
 from tinyvoice.model.text import THINK_START, clean_transcript, strip_thinking
 from tinyvoice.model.timestamps import confidence, time_words
 from tinyvoice.model.transcript import Transcript, Word
+from tinyvoice.vad.segmentation import MAX_SECONDS, split_at_quietest
 
 if TYPE_CHECKING:
     from tinyvoice.model.modeling import ASRModel

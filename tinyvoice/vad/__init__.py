@@ -1,6 +1,6 @@
-"""Hearing whether somebody speaks, and whether they have finished.
+"""Hearing whether somebody speaks, where utterances begin and end, and whether they are finished.
 
-Networks only: they give probabilities and know nothing of utterances.
+Nothing is transcribed here.
 """
 
 from tinyvoice.vad.silero import WINDOW_SAMPLES, SileroVAD, VADState

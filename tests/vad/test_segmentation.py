@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tinyvoice.model.segmentation import MIN_SECONDS, split_at_quietest
+from tinyvoice.vad.segmentation import MIN_SECONDS, split_at_quietest
 
 RATE = 16000
 

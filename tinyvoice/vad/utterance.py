@@ -18,8 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinyvoice.audio.files import SAMPLE_RATE
-from tinyvoice.engine.settings import LONGEST_PAUSE_S, StreamSettings
-from tinyvoice.model.segmentation import MAX_SECONDS, MIN_SECONDS, split_at_quietest
+from tinyvoice.vad.segmentation import MAX_SECONDS, MIN_SECONDS, split_at_quietest
+from tinyvoice.vad.settings import LONGEST_PAUSE_S, EndpointingSettings
 
 Samples = NDArray[np.float32]
 
@@ -156,7 +156,7 @@ class UtteranceDetector:
     most ``max_utterance_s`` long, and one that is longer is cut where offline transcription cuts.
     """
 
-    def __init__(self, settings: StreamSettings, max_utterance_s: float = MAX_SECONDS) -> None:
+    def __init__(self, settings: EndpointingSettings, max_utterance_s: float = MAX_SECONDS) -> None:
         self.settings = settings
         self.max_utterance_s = max_utterance_s
         self.state = State.SILENCE
