@@ -32,10 +32,15 @@ from tinyvoice.engine.token_logprobs import join_tokens, token_logprobs
 from tinyvoice.errors import ConfigurationError
 from tinyvoice.model.generation import GeneratedTokens
 from tinyvoice.model.modeling import ASRModel
-from tinyvoice.model.text import clean_transcript
-from tinyvoice.model.timestamps import confidence, time_words
 from tinyvoice.model.transcript import Transcript
-from tinyvoice.model.transcription import Piece, cut, decode_text, join, longest_piece_s
+from tinyvoice.model.transcription import (
+    Piece,
+    cut,
+    encode_pieces,
+    join,
+    longest_piece_s,
+    read_pieces,
+)
 from tinyvoice.vad.silero import SileroVAD
 from tinyvoice.vad.smart_turn import SmartTurn
 from tinyvoice.vad.utterance import UtteranceDetector
@@ -230,41 +235,24 @@ class ModelRunner:
     def _transcribe(
         self, pieces: Sequence[Piece], drafts: Sequence[Sequence[int]], word_times: bool
     ) -> list[tuple[Transcript, tuple[TokenLogprob, ...]]]:
-        """As `tinyvoice.model.transcription.transcribe_batch`, with drafts, and with tokens."""
-        model, processor = self.model, self.model.need_processor()
-        sounds = [piece.heard(SAMPLE_RATE) for piece in pieces]
-        features, mask = processor.features(sounds, model.device)
-        hidden, lengths = model.encode(features, mask)
-        embeds, counts = model.project(hidden, lengths)
+        """As `transcribe_batch` of offline transcription, with drafts, and with tokens."""
+        encoded = encode_pieces(self.model, pieces)
         jobs = [
-            FinalJob(embeds[row, : int(count)], draft)
-            for row, (count, draft) in enumerate(zip(counts, drafts, strict=True))
+            FinalJob(encoded.embeds[row, : int(count)], draft)
+            for row, (count, draft) in enumerate(zip(encoded.counts, drafts, strict=True))
         ]
-        transcripts = []
-        for row, (piece, decoded) in enumerate(
-            zip(pieces, self.decoder.decode_finals(jobs), strict=True)
-        ):
-            if decoded.failed:
-                raise NoNumbersError(
-                    "The model's scores are not numbers; its weights may be damaged."
-                )
-            tokens = GeneratedTokens(list(decoded.ids), list(decoded.logprobs))
-            text = clean_transcript(decode_text(model, tokens))
-            frames = hidden[row, : int(lengths[row])]
-            words = (
-                time_words(model, text, tokens, frames, processor.hop_seconds) if word_times else ()
+        found = self.decoder.decode_finals(jobs)
+        if any(decoded.failed for decoded in found):
+            raise NoNumbersError("The model's scores are not numbers; its weights may be damaged.")
+        outputs = [GeneratedTokens(decoded.ids, decoded.logprobs) for decoded in found]
+        transcripts = read_pieces(self.model, pieces, encoded, outputs, word_times)
+        return [
+            (
+                transcript,
+                token_logprobs(self.model.tokenizer, out.ids, out.logprobs, transcript.text),
             )
-            duration = len(piece.samples) / SAMPLE_RATE
-            transcript = Transcript(
-                text,
-                piece.timed(words, duration),
-                confidence(tokens.logprobs),
-                duration,
-                piece.start,
-            )
-            spelt = token_logprobs(model.tokenizer, tokens.ids, tokens.logprobs, text)
-            transcripts.append((transcript, spelt))
-        return transcripts
+            for transcript, out in zip(transcripts, outputs, strict=True)
+        ]
 
     def shut_down(self) -> None:
         """End the threads; what is under way is waited for."""

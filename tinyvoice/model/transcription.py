@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from tinyvoice.audio.files import SAMPLE_RATE, Audio, load_audio
 from tinyvoice.audio.resample import resample
@@ -131,37 +132,62 @@ def cut(
     return [Piece(clip, begin / rate(model), samples[begin:end], padding) for begin, end in bounds]
 
 
-@torch.inference_mode()
-def transcribe_batch(
-    model: ASRModel, pieces: Sequence[Piece], word_timestamps: bool, **generation: Any
-) -> list[Transcript]:
-    """Transcripts of pieces, run together, with times from each one's clip's beginning."""
+@dataclass(frozen=True)
+class EncodedPieces:
+    """Pieces as the language model is given them, and as words are timed in them."""
+
+    hidden: Tensor
+    """``(pieces, frames, E)``, the encoder's output; behind each piece's end it means nothing."""
+    lengths: Tensor
+    """``(pieces,)``, frames of each piece."""
+    embeds: Tensor
+    """``(pieces, tokens, M)``, the projector's output."""
+    counts: Tensor
+    """``(pieces,)``, audio tokens of each piece."""
+
+
+def encode_pieces(model: ASRModel, pieces: Sequence[Piece]) -> EncodedPieces:
+    """Pieces through encoder and projector, together."""
     processor = model.need_processor()
     sounds = [piece.heard(processor.sample_rate) for piece in pieces]
     features, mask = processor.features(sounds, model.device)
     hidden, lengths = model.encode(features, mask)
-    embeds, counts = model.project(hidden, lengths)
-    outputs = model.decode(embeds, counts, **generation)
+    return EncodedPieces(hidden, lengths, *model.project(hidden, lengths))
+
+
+def read_pieces(
+    model: ASRModel,
+    pieces: Sequence[Piece],
+    encoded: EncodedPieces,
+    outputs: Sequence[GeneratedTokens],
+    word_timestamps: bool,
+) -> list[Transcript]:
+    """Transcripts of pieces from what was decoded, with times from each one's clip's beginning."""
+    processor = model.need_processor()
     transcripts = []
     for row, (piece, tokens) in enumerate(zip(pieces, outputs, strict=True)):
         text = clean_transcript(decode_text(model, tokens))
-        frames = hidden[row, : int(lengths[row])]
+        frames = encoded.hidden[row, : int(encoded.lengths[row])]
         words = (
             time_words(model, text, tokens, frames, processor.hop_seconds)
             if word_timestamps
             else ()
         )
         duration = len(piece.samples) / processor.sample_rate
-        transcripts.append(
-            Transcript(
-                text,
-                piece.timed(words, duration),
-                confidence(tokens.logprobs),
-                duration,
-                piece.start,
-            )
-        )
+        timed = piece.timed(words, duration)
+        sure = confidence(tokens.logprobs)
+        transcripts.append(Transcript(text, timed, sure, duration, piece.start))
     return transcripts
+
+
+@torch.inference_mode()
+def transcribe_batch(
+    model: ASRModel, pieces: Sequence[Piece], word_timestamps: bool, **generation: Any
+) -> list[Transcript]:
+    """Transcripts of pieces, run together, with times from each one's clip's beginning."""
+    encoded = encode_pieces(model, pieces)
+    outputs = model.decode(encoded.embeds, encoded.counts, **generation)
+    return read_pieces(model, pieces, encoded, outputs, word_timestamps)
 
 
 def decode_text(model: ASRModel, tokens: GeneratedTokens) -> str:
