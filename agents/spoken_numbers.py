@@ -15,6 +15,9 @@ _TENS = "twenty thirty forty fifty sixty seventy eighty ninety".split()
 _SMALL = {word: number for number, word in enumerate(_UNITS)} | {
     word: 20 + 10 * number for number, word in enumerate(_TENS)
 }
+NUMBER_WORDS = (*_SMALL, "hundred")
+"""Words that numbers up to a thousand are made of."""
+
 _LARGE = {"thousand": 1_000, "million": 1_000_000}
 _TOKENS = re.compile(r"\d+(?:\.\d+)?|[a-z]+")
 
