@@ -11,30 +11,32 @@ from __future__ import annotations
 
 import asyncio
 import time
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 from pipecat.frames.frames import (
     BotStartedSpeakingFrame,
     BotStoppedSpeakingFrame,
     Frame,
     InputAudioRawFrame,
+    InterruptionFrame,
     OutputAudioRawFrame,
     StartFrame,
 )
-from pipecat.processors.frame_processor import FrameDirection, FrameProcessorSetup
+from pipecat.processors.frame_processor import FrameDirection
 from pipecat.transports.base_input import BaseInputTransport
 from pipecat.transports.base_output import BaseOutputTransport
 from pipecat.transports.base_transport import BaseTransport, TransportParams
 
+from tinyvoice.audio.loudspeaker import (
+    HELD_MS,
+    Loudspeaker,
+    LoudspeakerError,
+    OutputDevice,
+    find_loudspeaker,
+)
 from tinyvoice.audio.microphone import InputDevice, Microphone, MicrophoneError, find_device
 
-ECHO_S = 0.3
-"""How long a room goes on sounding after the agent has spoken, in seconds."""
-
-
-class LoudspeakerError(MicrophoneError):
-    """No sound can be played."""
+ECHO_S = 0.3 + 2 * HELD_MS / 1000
+"""How long a room goes on sounding after the agent's last sound was handed on, in seconds."""
 
 
 class _MicrophoneInput(BaseInputTransport):
@@ -83,45 +85,59 @@ class _MicrophoneInput(BaseInputTransport):
 
 
 class _LoudspeakerOutput(BaseOutputTransport):
-    def __init__(self, params: TransportParams) -> None:
+    def __init__(self, transport: MicrophoneTransport, params: TransportParams) -> None:
         super().__init__(params)
-        self._stream: Any = None
-        self._player = ThreadPoolExecutor(1, "loudspeaker")
-
-    async def setup(self, setup: FrameProcessorSetup) -> None:  # type: ignore[override]
-        await super().setup(setup)
-        self._stream = await self._run(_open_loudspeaker, self.sample_rate)
+        self._transport = transport
+        self._loudspeaker: Loudspeaker | None = None
 
     async def start(self, frame: StartFrame) -> None:
         await super().start(frame)
+        loudspeaker = Loudspeaker(self._transport.loudspeaker, self.sample_rate)
+        try:
+            await loudspeaker.__aenter__()
+        except MicrophoneError as error:
+            await self._lose(error)
+        else:
+            self._loudspeaker = loudspeaker
         await self.set_transport_ready(frame)
 
     async def cleanup(self) -> None:
         await super().cleanup()
-        stream, self._stream = self._stream, None
-        if stream is not None:
-            await self._run(stream.close)
-        self._player.shutdown(wait=False)
+        loudspeaker, self._loudspeaker = self._loudspeaker, None
+        if loudspeaker is not None:
+            await loudspeaker.close()
+
+    async def process_frame(self, frame: Frame, direction: FrameDirection) -> None:
+        if isinstance(frame, InterruptionFrame) and self._loudspeaker is not None:
+            self._loudspeaker.clear()
+        await super().process_frame(frame, direction)
 
     async def write_audio_frame(self, frame: OutputAudioRawFrame) -> bool:
         """Play; returns when the device has room again, which paces the agent."""
-        if self._stream is None:
+        if self._loudspeaker is None:
             return False
-        await self._run(self._stream.write, frame.audio)
+        try:
+            await self._loudspeaker.play(frame.audio)
+        except LoudspeakerError as error:
+            await self._lose(error)
+            return False
         return True
 
-    async def _run(self, function: Any, *arguments: Any) -> Any:
-        return await asyncio.get_running_loop().run_in_executor(self._player, function, *arguments)
+    async def _lose(self, error: MicrophoneError) -> None:
+        await self.push_error(str(error), exception=error)
+        await self._transport.lost(error)
 
 
 class MicrophoneTransport(BaseTransport):
     """Talk to a pipeline through the machine it runs on.
 
     Events: ``on_client_connected(transport, device)`` when the microphone is being opened,
-    ``on_client_disconnected(transport, error)`` when it is lost; :attr:`error` says why.
+    ``on_client_disconnected(transport, error)`` when it or the loudspeaker is lost, or cannot be
+    opened; :attr:`error` says why.
 
     Args:
         device: number or part of the name of a microphone; the system's default unless said.
+        loudspeaker: the same of a loudspeaker.
         half_duplex: whether the agent is deaf while it speaks, for rooms with loudspeakers.
 
     Raises:
@@ -129,17 +145,23 @@ class MicrophoneTransport(BaseTransport):
         MissingExtraError: the extra ``mic`` is not installed.
     """
 
-    def __init__(self, device: str | int | None = None, *, half_duplex: bool = False) -> None:
+    def __init__(
+        self,
+        device: str | int | None = None,
+        loudspeaker: str | int | None = None,
+        *,
+        half_duplex: bool = False,
+    ) -> None:
         super().__init__()
         self.device: InputDevice = find_device(device)
-        _check_loudspeaker()
+        self.loudspeaker: OutputDevice = find_loudspeaker(loudspeaker)
         self.half_duplex = half_duplex
         self.error: MicrophoneError | None = None
         params = TransportParams(
             audio_in_enabled=True, audio_out_enabled=True, audio_out_end_silence_secs=0
         )
         self._input = _MicrophoneInput(self, params)
-        self._output = _LoudspeakerOutput(params)
+        self._output = _LoudspeakerOutput(self, params)
         self._register_event_handler("on_client_connected")
         self._register_event_handler("on_client_disconnected")
 
@@ -156,33 +178,8 @@ class MicrophoneTransport(BaseTransport):
         await self._call_event_handler("on_client_connected", self.device)
 
     async def lost(self, error: MicrophoneError) -> None:
-        """The microphone is gone."""
+        """The microphone or the loudspeaker is gone; the first of them ends the conversation."""
+        if self.error is not None:
+            return
         self.error = error
         await self._call_event_handler("on_client_disconnected", error)
-
-
-def _check_loudspeaker() -> None:
-    import sounddevice
-
-    try:
-        sounddevice.query_devices(kind="output")
-    except (sounddevice.PortAudioError, ValueError):
-        raise LoudspeakerError(
-            "There is no loudspeaker: plug one in, or take --transport webrtc and talk in the "
-            "browser."
-        ) from None
-
-
-def _open_loudspeaker(sample_rate: int) -> Any:
-    import sounddevice
-
-    try:
-        stream = sounddevice.RawOutputStream(samplerate=sample_rate, channels=1, dtype="int16")
-        stream.start()
-    except (sounddevice.PortAudioError, ValueError) as error:
-        reason = " ".join(str(error).split()).partition(" [PaErrorCode")[0]
-        raise LoudspeakerError(
-            f"The loudspeaker cannot be opened ({reason}): plug one in, or take "
-            "--transport webrtc and talk in the browser."
-        ) from error
-    return stream

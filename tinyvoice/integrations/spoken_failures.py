@@ -17,12 +17,14 @@ from pipecat.frames.frames import (
     EndFrame,
     ErrorFrame,
     Frame,
+    FunctionCallCancelFrame,
     FunctionCallResultFrame,
     FunctionCallsStartedFrame,
     InterruptionFrame,
     LLMFullResponseEndFrame,
     LLMFullResponseStartFrame,
     LLMTextFrame,
+    StartFrame,
     TTSSpeakFrame,
 )
 from pipecat.processors.frame_processor import FrameDirection, FrameProcessor
@@ -79,9 +81,10 @@ class SpokenFailures(FrameProcessor):
         self._timer: asyncio.Task[None] | None = None
         self._answering = False  # between the start and the end of an answer
         self._said_something = False  # in this answer
-        self._calling = False  # functions, whose results the answer waits for
+        self._calls = 0  # functions under way, whose results the answer waits for
         self._error: ErrorFrame | None = None  # to be told of when the answer has ended
-        self._deaf_until = 0.0
+        self._deaf_until = 0.0  # told of; clock of the event loop
+        self._started = asyncio.Event()
         llm.add_event_handler("on_error", self._on_llm_error)
         if hearing is not None:
             hearing.add_event_handler("on_error", self._on_hearing_error)
@@ -91,21 +94,27 @@ class SpokenFailures(FrameProcessor):
         await super().process_frame(frame, direction)
         if isinstance(frame, LLMFullResponseStartFrame):
             self._answering, self._said_something, self._error = True, False, None
-            self._calling = False
+            self._calls = 0
             await self._wait()
         elif isinstance(frame, LLMTextFrame):
             self._said_something = self._said_something or bool(frame.text.strip())
             await self._stop_waiting()
         elif isinstance(frame, FunctionCallsStartedFrame):
-            self._calling = True
+            self._calls = len(frame.function_calls)
             await self._wait()
+        elif isinstance(frame, FunctionCallResultFrame | FunctionCallCancelFrame):
+            self._calls = max(0, self._calls - 1)
+            if not self._calls:
+                await self._stop_waiting()
         elif isinstance(frame, InterruptionFrame):
-            self._answering, self._error, self._calling = False, None, False
+            self._answering, self._error, self._calls = False, None, 0
             await self._stop_waiting()
-        elif isinstance(frame, FunctionCallResultFrame | EndFrame | CancelFrame):
+        elif isinstance(frame, EndFrame | CancelFrame):
             await self._stop_waiting()
         await self.push_frame(frame, direction)
-        if isinstance(frame, LLMFullResponseEndFrame):
+        if isinstance(frame, StartFrame):
+            self._started.set()
+        elif isinstance(frame, LLMFullResponseEndFrame):
             await self._end_answer()
 
     async def cleanup(self) -> None:
@@ -115,7 +124,7 @@ class SpokenFailures(FrameProcessor):
 
     async def _end_answer(self) -> None:
         self._answering = False
-        if not self._calling:
+        if not self._calls:
             await self._stop_waiting()
         await self._tell()
 
@@ -139,6 +148,7 @@ class SpokenFailures(FrameProcessor):
         now = asyncio.get_running_loop().time()
         if now >= self._deaf_until:
             self._deaf_until = now + HEARING_REMINDER_S
+            await self._started.wait()  # a recogniser that is full refuses as soon as it starts
             await self.push_frame(TTSSpeakFrame(DEAF))
 
     async def _wait(self) -> None:
