@@ -114,18 +114,21 @@ class Page:
         )
 
     async def _read(self) -> None:
-        async for text in self._socket:
-            message = json.loads(text)
-            answer = self._answers.pop(message.get("id", -1), None)
-            if answer is not None and not answer.done():
-                answer.set_result(message)
-            elif message.get("method") == "Runtime.exceptionThrown":
-                details = message["params"]["exceptionDetails"]
-                self.complaints.append(str(details.get("exception", details)))
-            elif message.get("method") == "Log.entryAdded":
-                entry = message["params"]["entry"]
-                if entry["level"] == "error":
-                    self.complaints.append(f"{entry['text']} {entry.get('url', '')}")
+        with contextlib.suppress(websockets.ConnectionClosed):  # the browser is gone
+            async for text in self._socket:
+                self._take(json.loads(text))
+
+    def _take(self, message: dict[str, Any]) -> None:
+        answer = self._answers.pop(message.get("id", -1), None)
+        if answer is not None and not answer.done():
+            answer.set_result(message)
+        elif message.get("method") == "Runtime.exceptionThrown":
+            details = message["params"]["exceptionDetails"]
+            self.complaints.append(str(details.get("exception", details)))
+        elif message.get("method") == "Log.entryAdded":
+            entry = message["params"]["entry"]
+            if entry["level"] == "error":
+                self.complaints.append(f"{entry['text']} {entry.get('url', '')}")
 
 
 @contextlib.asynccontextmanager

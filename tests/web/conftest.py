@@ -5,18 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
-import soundfile
 
 from tests.server.conftest import RunningServer, running
+from tests.web.microphone import microphone_file
 from tinyvoice.audio.files import SAMPLE_RATE
-from tinyvoice.audio.resample import resample
 from tinyvoice.benchmark.speech import Clip, bundled_speech
 from tinyvoice.model.modeling import ASRModel
 from tinyvoice.server.settings import ServerSettings
-
-BROWSER_RATE = 48_000
 
 Microphone = Callable[..., Path]
 
@@ -46,14 +42,6 @@ def microphone(tmp_path: Path) -> Microphone:
     """Writes what the microphone hears: clips, and pauses in seconds."""
 
     def write(*parts: Clip | float) -> Path:
-        sounds = [
-            np.zeros(int(part * BROWSER_RATE), dtype=np.float32)
-            if isinstance(part, int | float)
-            else resample(part.samples, SAMPLE_RATE, BROWSER_RATE)
-            for part in parts
-        ]
-        path = tmp_path / "microphone.wav"
-        soundfile.write(path, np.concatenate(sounds), BROWSER_RATE, subtype="PCM_16")
-        return path
+        return microphone_file(tmp_path / "microphone.wav", parts)
 
     return write

@@ -57,7 +57,7 @@ async def test_words_appear_while_they_are_spoken(
         growing = {item["texts"][0] for item in seen if item["speaking"] and item["texts"]}
         assert len(growing) >= 3, "no words while somebody spoke"
         word = "document.querySelector('#turns .word')"
-        times = await page.evaluate(f"{word}.title")
+        times = await page.evaluate(f"{word}.dataset.about")
         assert "s to " in times
         assert times.endswith("% sure")
         announced = await page.evaluate("document.getElementById('announcer').textContent")
@@ -144,6 +144,12 @@ async def test_a_lost_connection_is_made_again_and_nothing_written_is_lost(
         await page.until(finals("person", 2))
         turns = await said(page)
         assert turns[0]["text"] == clips[0].text
+        # The second call's clock begins anew; the transcript's does not.
+        times = await page.evaluate(
+            "[...document.querySelectorAll('#turns li')].map(li => parseFloat("
+            "li.querySelector('.word').dataset.about))"
+        )
+        assert times[1] > times[0] + clips[0].duration
         assert page.complaints == []
 
 
@@ -197,10 +203,12 @@ async def test_push_to_talk(
     async with chromium(microphone(2.0, clips[0], 30.0)) as page:
         await page.open(server.url)
         await page.click("#push")
+        await page.evaluate("document.getElementById('start').focus()")
         await page.click("#start")
         await page.until(LIVE)
         key = {"key": " ", "code": "Space", "windowsVirtualKeyCode": 32}
-        await page.evaluate("document.activeElement.blur()")
+        # Start had the focus; the space bar there would stop it instead.
+        assert await page.evaluate("document.activeElement.id") == "hold"
         await page.command("Input.dispatchKeyEvent", type="keyDown", **key)
         assert await page.evaluate("document.getElementById('hold').ariaPressed") == "true"
         await page.until(f"({TURNS}).some(turn => turn.text.split(' ').length >= 3)")
@@ -262,6 +270,58 @@ async def test_what_can_be_taken_along(server: RunningServer) -> None:
     assert [turn["who"] for turn in record] == ["person", "agent"]
     assert record[0]["latency_ms"] == 10
     assert record[1]["interrupted"] is True
+
+
+async def test_what_a_lost_call_leaves_is_kept_and_marked(server: RunningServer) -> None:
+    events = [
+        {"type": "session.created"},
+        {"type": "input_audio_buffer.speech_started", "item_id": "a", "audio_start_ms": 100},
+        {
+            "type": "tinyvoice.transcription.partial",
+            "item_id": "a",
+            "stable": "book",
+            "tail": " a",
+        },
+        {"type": "input_audio_buffer.speech_started", "item_id": "b", "audio_start_ms": 900},
+        {
+            "type": "response.output_audio_transcript.delta",
+            "response_id": "r",
+            "item_id": "c",
+            "delta": "Yes, done.",
+        },
+        {"type": "output_audio_buffer.started", "response_id": "r"},
+    ]
+    again = [
+        {"type": "session.created"},
+        {"type": "input_audio_buffer.speech_started", "item_id": "d", "audio_start_ms": 200},
+        {
+            "type": "conversation.item.input_audio_transcription.failed",
+            "item_id": "d",
+            "error": {"message": "Out of memory."},
+        },
+        {"type": "input_audio_buffer.speech_started", "item_id": "e", "audio_start_ms": 300},
+        {
+            "type": "conversation.item.input_audio_transcription.completed",
+            "item_id": "e",
+            "transcript": "thanks",
+        },
+    ]
+    async with chromium() as page:
+        await page.open(server.url)
+        states, text, record = await page.evaluate(
+            f"""import('/web/turns.js').then(module => {{
+                let clock = 0;
+                const turns = new module.Turns(() => clock);
+                for (const event of {json.dumps(events)}) turns.take(event);
+                clock = 5000;
+                const left = turns.leave().map(turn => [turn.id, turn.state]);
+                for (const event of {json.dumps(again)}) turns.take(event);
+                return [left, module.asText(turns.all), JSON.parse(module.asJson(turns.all))];
+            }})"""
+        )
+    assert states == [["a", "cut"], ["b", "empty"], ["c", "interrupted"]]
+    assert text == "You: book a\nAgent: Yes, done.\nYou: thanks"  # not the recogniser's complaint
+    assert [turn["start_ms"] for turn in record] == [100, None, 5300]
 
 
 @pytest.mark.parametrize("name", page_routes.FILES)

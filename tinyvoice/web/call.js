@@ -10,9 +10,10 @@ const GRACE_MS = 4000; // a network that changes is "disconnected" for a moment
 
 /** A failure that is told to the person: `message` is a sentence for them. */
 export class CallError extends Error {
-  constructor(message, { retry = false } = {}) {
+  constructor(message, { retry = false, wantsKey = false } = {}) {
     super(message);
     this.retry = retry;
+    this.wantsKey = wantsKey;
   }
 }
 
@@ -95,7 +96,10 @@ export class Call extends EventTarget {
     } catch {
       throw new CallError("The server cannot be reached.", { retry: true });
     }
-    if (response.status === 401) throw new CallError("The server wants a key: enter it in the settings.");
+    if (response.status === 401) {
+      const wrong = this.key ? "The server does not know this key." : "This server wants a key.";
+      throw new CallError(`${wrong} Enter it in the settings, then start again.`, { wantsKey: true });
+    }
     if (response.status === 503 || response.status === 429) {
       throw new CallError("The server is full at the moment.", { retry: true });
     }

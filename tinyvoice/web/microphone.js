@@ -1,7 +1,13 @@
 // The microphone: asking for it, choosing it, and how loud it is.
 
 /** Why there is no microphone, in words for the person. */
-export class MicrophoneError extends Error {}
+export class MicrophoneError extends Error {
+  /** `choose`: whether choosing another one may help. */
+  constructor(message, { choose = false } = {}) {
+    super(message);
+    this.choose = choose;
+  }
+}
 
 const REASONS = {
   NotAllowedError:
@@ -36,7 +42,9 @@ export async function openMicrophone(deviceId, processing) {
   try {
     return await navigator.mediaDevices.getUserMedia({ audio });
   } catch (error) {
-    throw new MicrophoneError(REASONS[error.name] ?? `The microphone cannot be used (${error.message}).`);
+    throw new MicrophoneError(REASONS[error.name] ?? `The microphone cannot be used (${error.message}).`, {
+      choose: ["NotReadableError", "OverconstrainedError"].includes(error.name),
+    });
   }
 }
 
@@ -51,7 +59,8 @@ export async function microphones() {
     }));
 }
 
-/** Calls `show` with the level of a stream, 0 to 1, as long as it runs; returns how to stop. */
+/** Calls `show` with the level of a stream, 0 to 1, and whether nothing at all comes from it, as
+ * long as it runs; returns how to stop. */
 export function watchLevel(stream, show) {
   const context = new AudioContext();
   const analyser = new AnalyserNode(context, { fftSize: 1024 });
@@ -61,7 +70,8 @@ export function watchLevel(stream, show) {
     analyser.getFloatTimeDomainData(samples);
     const power = samples.reduce((sum, sample) => sum + sample * sample, 0) / samples.length;
     const decibels = 10 * Math.log10(power + 1e-10);
-    show(Math.min(Math.max((decibels + 60) / 55, 0), 1));
+    // Even a quiet room is not exactly zero; a muted microphone is.
+    show(Math.min(Math.max((decibels + 60) / 55, 0), 1), power === 0);
   }, 60);
   return () => {
     clearInterval(timer);

@@ -11,9 +11,11 @@ function newTurn(id, who) {
     who, // "person" or "agent"
     stable: "",
     tail: "",
-    text: null, // the final text
+    text: null, // the final text, or what there is of it
+    failure: null, // why there is no more
     words: [],
-    state: "open", // open, final, failed, interrupted
+    state: "open", // open, final, failed, interrupted, cut (the connection ended first)
+    offsetMs: 0, // when its call began, since the first one: later times are in the call's own
     startMs: null,
     endMs: null,
     stoppedAt: null, // wall clock of the server's decision that speech is over
@@ -29,6 +31,8 @@ export class Turns {
   #turns = new Map();
   #responses = new Map(); // response id → turn id
   #asked = null; // when the last turn of the person ended, for the answer's latency
+  #origin = null; // when the first call began
+  #offsetMs = 0; // when this one did, since then
 
   constructor(now = () => performance.now()) {
     this.now = now;
@@ -43,9 +47,31 @@ export class Turns {
     this.#responses.clear();
   }
 
+  /** The call is over: what is unfinished stays as it is. Returns the turns that this changed. */
+  leave() {
+    const open = this.all.filter((turn) => turn.state === "open");
+    for (const turn of open) {
+      if (turn.who === "agent") {
+        turn.cutAt = this.heard(turn);
+        turn.state = "interrupted";
+      } else {
+        turn.text = (turn.stable + turn.tail).trim();
+        turn.state = turn.text ? "cut" : "empty";
+        if (!turn.text) this.#turns.delete(turn.id);
+      }
+      turn.playsFrom = null;
+    }
+    this.#asked = null;
+    return open;
+  }
+
   /** Take an event; returns the turn that it changed, or null. */
   take(event) {
     switch (event.type) {
+      case "session.created":
+        this.#origin ??= this.now();
+        this.#offsetMs = Math.round(this.now() - this.#origin);
+        return null;
       case "input_audio_buffer.speech_started":
         return this.#change(event.item_id, "person", { startMs: event.audio_start_ms });
       case "input_audio_buffer.speech_stopped":
@@ -63,7 +89,7 @@ export class Turns {
       case `${TRANSCRIPTION}.completed`:
         return this.#completed(event);
       case `${TRANSCRIPTION}.failed`:
-        return this.#change(event.item_id, "person", { state: "failed", text: event.error.message });
+        return this.#failed(event);
       case "response.output_audio_transcript.delta":
       case "response.output_text.delta":
         return this.#answer(event);
@@ -103,7 +129,9 @@ export class Turns {
   }
 
   #turn(id, who) {
-    if (!this.#turns.has(id)) this.#turns.set(id, newTurn(id, who));
+    if (!this.#turns.has(id)) {
+      this.#turns.set(id, Object.assign(newTurn(id, who), { offsetMs: this.#offsetMs }));
+    }
     return this.#turns.get(id);
   }
 
@@ -133,6 +161,12 @@ export class Turns {
     if (turn.stoppedAt !== null) turn.latencyMs = this.now() - turn.stoppedAt;
     if (!text) this.#turns.delete(turn.id); // a noise, after all
     return Object.assign(turn, { text, stable: text, tail: "", state: text ? "final" : "empty" });
+  }
+
+  #failed(event) {
+    const turn = this.#turn(event.item_id, "person");
+    const text = (turn.stable + turn.tail).trim() || null; // what had been heard until then
+    return Object.assign(turn, { text, state: "failed", failure: event.error.message });
   }
 
   #answer(event) {
@@ -165,13 +199,14 @@ export function asText(turns) {
     .join("\n");
 }
 
-/** SubRip subtitles of what the person said; times are those of the recording. */
+/** SubRip subtitles of what the person said; times are since the first call began. */
 export function asSubtitles(turns) {
   return spoken(turns)
     .filter((turn) => turn.who === "person" && turn.startMs !== null)
     .map((turn, index) => {
-      const start = turn.words[0]?.start_ms ?? turn.startMs;
-      const end = turn.words.at(-1)?.end_ms ?? turn.endMs ?? start + 1000;
+      const start = turn.offsetMs + (turn.words[0]?.start_ms ?? turn.startMs);
+      const spokenUntil = turn.words.at(-1)?.end_ms ?? turn.endMs;
+      const end = spokenUntil === null ? start + 1000 : turn.offsetMs + spokenUntil;
       return `${index + 1}\n${timestamp(start)} --> ${timestamp(Math.max(end, start + 1))}\n${turn.text}\n`;
     })
     .join("\n");
@@ -182,9 +217,13 @@ export function asJson(turns) {
   const kept = spoken(turns).map((turn) => ({
     who: turn.who,
     text: turn.text,
-    start_ms: turn.startMs,
-    end_ms: turn.endMs,
-    words: turn.words,
+    start_ms: turn.startMs === null ? null : turn.offsetMs + turn.startMs,
+    end_ms: turn.endMs === null ? null : turn.offsetMs + turn.endMs,
+    words: turn.words.map((word) => ({
+      ...word,
+      start_ms: turn.offsetMs + word.start_ms,
+      end_ms: turn.offsetMs + word.end_ms,
+    })),
     interrupted: turn.state === "interrupted",
     latency_ms: turn.latencyMs === null ? null : Math.round(turn.latencyMs),
   }));
