@@ -57,6 +57,24 @@ def test_long_work_is_shown_and_wiped_away(
     assert shown.rstrip("\n").endswith("\x1b[2K")  # the line is erased in the end
 
 
+def test_what_is_under_way_is_part_of_what_is_done(
+    terminal: Terminal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(progress, "PATIENCE_S", 0.0)
+    with redirect_stderr(terminal), Activity("Working", total=2) as activity:
+        wait_for_bar(activity)
+        activity.under_way(0.5)
+        with hidden():  # and shown again, without waiting for the bar's next refresh
+            pass
+        activity.advance()
+        activity.under_way(0.75)
+        with hidden():
+            pass
+    shown = terminal.getvalue()
+    assert shown.index("25%") < shown.index("88%")
+    assert "1/2" in shown
+
+
 def test_text_is_written_while_the_bar_is_away(
     terminal: Terminal, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -7,6 +7,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterator
+from difflib import SequenceMatcher
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,6 +19,7 @@ from tests.cli.conftest import Program
 from tests.miniature import clip, write_checkpoint
 from tinyvoice.benchmark.speech import bundled_speech
 from tinyvoice.cli.app import main
+from tinyvoice.cli.progress import Activity
 from tinyvoice.model.modeling import ASRModel
 
 
@@ -250,6 +252,58 @@ class TestBadInput:
         assert name in result.err
 
 
+class TestLong:
+    """Longer than the model takes, with the embedded model and real speech."""
+
+    NUMBERS = range(8)
+
+    @pytest.fixture
+    def long(self, recordings: Path) -> str:
+        pieces = [np.pad(bundled_speech()[n].samples, (0, 16000)) for n in self.NUMBERS]
+        soundfile.write("long.wav", np.concatenate([*pieces, np.zeros(160000)]), 16000)
+        return "long.wav"
+
+    def test_is_cut_in_its_pauses(self, transcribe: Transcribe, long: str) -> None:
+        text = transcribe(long, "-m", "embedded").out
+        clips = [f"clip{n}.wav" for n in self.NUMBERS]
+        for name, n in zip(clips, self.NUMBERS, strict=True):
+            soundfile.write(name, bundled_speech()[n].samples, 16000)
+        apart = transcribe(*clips, "-m", "embedded").out.splitlines()
+        expected = " ".join(line.split(": ", 1)[1] for line in apart).split()
+        # The sound around a sentence may tip a word or two.
+        assert SequenceMatcher(a=expected, b=text.split()).ratio() > 0.9
+
+    def test_can_be_cut_at_its_quietest_points(self, transcribe: Transcribe, long: str) -> None:
+        fixed = transcribe(long, "-m", "embedded", "--segment", "fixed").out
+        model = ASRModel.from_pretrained("embedded", device="cpu")
+        assert fixed == model.transcribe(long, segment="fixed").text + "\n"
+        assert fixed != transcribe(long, "-m", "embedded").out
+
+    def test_words_are_timed_on_its_clock(self, transcribe: Transcribe, long: str) -> None:
+        record = json.loads(transcribe(long, "-m", "embedded", "--json", "--words").out)
+        assert [word["text"] for word in record["words"]] == record["text"].split()
+        times = [word["start"] for word in record["words"]]
+        assert times == sorted(times)
+        begin = 0.0
+        for number in self.NUMBERS:
+            sentence = bundled_speech()[number]
+            # Some word begins where the sentence does, and none in the second behind it.
+            assert min(abs(time - begin - sentence.onset) for time in times) < 0.15
+            begin += sentence.duration + 1.0
+            assert not any(begin - 0.9 < time < begin - 0.1 for time in times)
+        assert times[-1] < record["duration"] - 10
+
+    def test_a_bar_shows_how_far_it_is(
+        self, transcribe: Transcribe, long: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        shares: list[float] = []
+        monkeypatch.setattr(Activity, "under_way", lambda _, share: shares.append(share))
+        transcribe(long, "-m", "embedded", "--batch-size", 2)
+        assert shares == sorted(shares)
+        assert len(shares) > 4
+        assert shares[-1] == pytest.approx(1.0)
+
+
 class TestStreamed:
     """Through the engine, with the embedded model and real speech."""
 
@@ -300,6 +354,7 @@ class TestStreamed:
         self, transcribe: Transcribe, speech: list[str], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+        monkeypatch.setattr("tinyvoice.cli.progress.PATIENCE_S", 600.0)  # no bar on slow machines
         result = transcribe(speech[0], "-m", "embedded", "--stream")
         lines = result.err.split("\r\x1b[2K")
         assert len(lines) > 4
@@ -308,7 +363,13 @@ class TestStreamed:
         assert "\x1b" not in result.out
 
     @pytest.mark.parametrize(
-        "options", [["--compare"], ["--speed", "1"], ["--stream", "--compare", "--srt"]]
+        "options",
+        [
+            ["--compare"],
+            ["--speed", "1"],
+            ["--stream", "--compare", "--srt"],
+            ["--stream", "--segment", "fixed"],
+        ],
     )
     def test_options_that_do_not_go_together(
         self, transcribe: Transcribe, recordings: Path, options: list[str]

@@ -39,6 +39,28 @@ def two_sentences(clips: list[Clip]) -> Samples:
     return np.concatenate([padded(clips[2].samples), padded(clips[3].samples)])
 
 
+class TestOffline:
+    async def test_says_of_a_long_recording_what_a_stream_says(
+        self, model: ASRModel, clips: list[Clip]
+    ) -> None:
+        padding = np.random.default_rng(4).uniform(0.3, 1.5, len(clips))
+        samples = np.concatenate(
+            [padded(c.samples, 0.0, s) for c, s in zip(clips, padding, strict=True)]
+        )
+        async with StreamingEngine(model) as engine:
+            events = await events_of(engine, samples, partials=False, packet_ms=960)
+        streamed = joined(finals(events), len(samples) / SECOND)
+        offline = model.transcribe(samples, word_timestamps=True)
+        assert offline.text == streamed.text
+        assert offline.confidence == pytest.approx(streamed.confidence, abs=1e-4)
+        assert (offline.start, offline.duration) == (0.0, len(samples) / SECOND)
+        assert [(word.text, word.start, word.end) for word in offline.words] == [
+            (word.text, pytest.approx(word.start), pytest.approx(word.end))
+            for word in streamed.words
+        ]
+        assert len(offline.words) == len(offline.text.split()) > 100
+
+
 class TestEvents:
     async def test_are_the_same_at_every_speed_and_in_all_packets(
         self, model: ASRModel, two_sentences: Samples

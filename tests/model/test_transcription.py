@@ -14,7 +14,15 @@ from tinyvoice.model.generation import GeneratedTokens
 from tinyvoice.model.modeling import ASRModel
 from tinyvoice.model.text import cut_trailing_repetition
 from tinyvoice.model.transcript import Transcript
-from tinyvoice.model.transcription import cut, decode_text, is_several, join, settled_text
+from tinyvoice.model.transcription import (
+    Segmentation,
+    cut,
+    decode_text,
+    is_several,
+    join,
+    longest_piece_s,
+    settled_text,
+)
 
 
 @pytest.fixture(scope="module")
@@ -67,11 +75,11 @@ def test_confidence_is_the_tokens_geometric_mean(model: ASRModel) -> None:
     assert model.transcribe(wave).confidence == pytest.approx(expected, rel=1e-4)
 
 
-def test_a_long_clip_is_cut_at_its_pauses_and_joined(model: ASRModel) -> None:
+def test_a_long_clip_is_cut_at_its_quietest_points_and_joined(model: ASRModel) -> None:
     wave = clip(70.0)
     for second in (25, 50):
         wave[second * 16000 : second * 16000 + 8000] = 0.0
-    transcript = model.transcribe(wave, word_timestamps=True)
+    transcript = model.transcribe(wave, word_timestamps=True, segment="fixed")
     pieces = cut(model, 0, wave)
     assert [25 <= piece.start <= 25.5 or 50 <= piece.start <= 50.5 for piece in pieces[1:]] == [
         True,
@@ -85,6 +93,35 @@ def test_a_long_clip_is_cut_at_its_pauses_and_joined(model: ASRModel) -> None:
     assert starts == sorted(starts)
     assert starts[-1] >= 50
     assert all(word.end <= 70.0 for word in transcript.words)
+
+
+def test_a_clip_that_fits_is_taken_whole_however_long_ones_are_cut(model: ASRModel) -> None:
+    longest = clip(longest_piece_s(model))
+    assert model.transcribe(longest) == model.transcribe(longest, segment="fixed")
+    assert model.transcribe(longest).text
+
+
+def test_a_long_clip_without_speech_has_no_words(model: ASRModel) -> None:
+    wave = np.zeros(40 * 16000, dtype=np.float32)
+    assert model.transcribe(wave, word_timestamps=True) == Transcript("", (), 1.0, 40.0)
+    assert list(model.generate_streaming(wave)) == []
+
+
+@pytest.mark.parametrize("segment", ["pauses", "fixed"])
+def test_progress_grows_to_the_whole(model: ASRModel, segment: Segmentation) -> None:
+    shares: list[float] = []
+    waves = [clip(1.0), clip(40.0), np.zeros(35 * 16000, dtype=np.float32)]
+    model.transcribe(waves, batch_size=1, segment=segment, progress=shares.append)
+    assert shares == sorted(shares)
+    assert 0 < shares[0] < 1
+    assert shares[-1] == pytest.approx(1.0)
+
+
+def test_another_way_to_cut_is_refused(model: ASRModel) -> None:
+    with pytest.raises(ConfigurationError, match="choose from pauses, fixed"):
+        model.transcribe(clip(1.0), segment="anywhere")  # type: ignore[arg-type]
+    with pytest.raises(ConfigurationError, match="choose from pauses, fixed"):
+        list(model.generate_streaming(clip(1.0), segment="anywhere"))  # type: ignore[arg-type]
 
 
 def test_words_are_the_texts_words(model: ASRModel) -> None:
@@ -149,7 +186,7 @@ def test_streaming_a_long_clip_puts_spaces_between_its_parts(model: ASRModel) ->
     first, second = (
         "".join(model.generate_streaming(piece.samples)) for piece in cut(model, 0, wave)
     )
-    assert "".join(model.generate_streaming(wave)) == f"{first} {second}"
+    assert "".join(model.generate_streaming(wave, segment="fixed")) == f"{first} {second}"
 
 
 def test_pieces_come_before_the_end(model: ASRModel) -> None:

@@ -375,7 +375,8 @@ class Suite:
         return Figures(**{**vars(figures), "text": text})
 
     def _offline(self, sounds: Sequence[np.ndarray]) -> list[str]:
-        found = self._model.transcribe(list(sounds), sample_rate=SAMPLE_RATE)
+        # Cut as the engine cuts an utterance, whatever pauses it has.
+        found = self._model.transcribe(list(sounds), sample_rate=SAMPLE_RATE, segment="fixed")
         return [transcript.text for transcript in found] if isinstance(found, list) else []
 
 

@@ -505,7 +505,6 @@ class _Progress:
     def __init__(self) -> None:
         self._activity: Activity | None = None
         self._what = ""
-        self._shown = 0
 
     def __enter__(self) -> _Progress:
         return self
@@ -517,12 +516,10 @@ class _Progress:
         """Show the part, and how much of it is over."""
         if what != self._what:
             self._close()
-            self._what, self._shown = what, 0
-            self._activity = Activity(what[:1].upper() + what[1:], total=100).__enter__()
-        done = round(100 * share)
-        if self._activity is not None and done > self._shown:
-            self._activity.advance(done - self._shown)
-            self._shown = done
+            self._what = what
+            self._activity = Activity(what[:1].upper() + what[1:], total=1).__enter__()
+        if self._activity is not None:
+            self._activity.under_way(share)
 
     def _close(self) -> None:
         if self._activity is not None:

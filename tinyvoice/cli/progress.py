@@ -43,6 +43,7 @@ class Activity:
     """A progress bar that appears when the work turns out to be long.
 
     Use it as a context, one at a time; ``total`` steps are expected, 0 if their number is unknown.
+    The bar shows their share that is done, with what is done of the steps under way.
     """
 
     def __init__(self, description: str, total: int = 0) -> None:
@@ -50,7 +51,8 @@ class Activity:
         self.progress: Progress | None = None
         self._description = description
         self._total = total
-        self._done = 0
+        self._done = 0.0
+        self._under_way = 0.0
         self._began = time.monotonic()
         self._timer: threading.Timer | None = None
 
@@ -85,9 +87,16 @@ class Activity:
             self._update()
 
     def advance(self, steps: int = 1) -> None:
-        """Count steps as done."""
+        """Count steps as done, and nothing as under way."""
         with self.lock:
             self._done += steps
+            self._under_way = 0.0
+            self._update()
+
+    def under_way(self, steps: float) -> None:
+        """Say how much is done of the steps that are under way."""
+        with self.lock:
+            self._under_way = steps
             self._update()
 
     def _show(self) -> None:
@@ -98,6 +107,7 @@ class Activity:
             Progress,
             ProgressColumn,
             SpinnerColumn,
+            TaskProgressColumn,
             TextColumn,
             TimeElapsedColumn,
         )
@@ -106,8 +116,10 @@ class Activity:
             SpinnerColumn(),
             TextColumn("{task.description}", markup=False),
         ]
+        if self._total > 0:
+            columns += [BarColumn(), TaskProgressColumn()]
         if self._total > 1:
-            columns += [BarColumn(), MofNCompleteColumn()]
+            columns.append(MofNCompleteColumn())
         columns.append(TimeElapsedColumn())
         with self.lock:
             if self._timer is None:
@@ -120,13 +132,13 @@ class Activity:
                 redirect_stdout=False,
                 redirect_stderr=False,
             )
-            task = self.progress.add_task(
-                self._description, total=self._total or None, completed=self._done
-            )
+            task = self.progress.add_task(self._description, total=self._total or None)
             self.progress.tasks[task].start_time = self._began
+            self._update()
             self.progress.start()
 
     def _update(self) -> None:
         if self.progress is not None:
             task = self.progress.tasks[0].id
-            self.progress.update(task, description=self._description, completed=self._done)
+            done = self._done + self._under_way
+            self.progress.update(task, description=self._description, completed=done)

@@ -45,6 +45,13 @@ _BATCH_SECONDS = 1800.0
 """Audio held in memory at a time, unless one clip alone is longer."""
 
 
+class Segmentation(StrEnum):
+    """Where recordings are cut that the model does not take whole."""
+
+    PAUSES = "pauses"
+    FIXED = "fixed"
+
+
 class OutputFormat(StrEnum):
     """How transcripts are written; the value is the suffix of their files."""
 
@@ -113,6 +120,14 @@ def transcribe(
     int8: Annotated[
         bool, typer.Option("--int8", help="Load weights as 8-bit integers: smaller, CPU only.")
     ] = False,
+    segment: Annotated[
+        Segmentation,
+        typer.Option(
+            "--segment",
+            help="Where recordings longer than the model takes, about 30 s, are cut: in pauses, "
+            "leaving out what is no speech, or at the quietest points near that length.",
+        ),
+    ] = Segmentation.PAUSES,
     batch_size: Annotated[
         int, typer.Option("--batch-size", "-b", min=1, help="Clips computed together.")
     ] = 16,
@@ -160,6 +175,11 @@ def transcribe(
         )
     if not stream and (compare or speed is not None):
         raise typer.BadParameter("needs --stream", param_hint="--compare" if compare else "--speed")
+    if stream and not compare and segment is not Segmentation.PAUSES:
+        raise typer.BadParameter(
+            "the engine ends an utterance at each pause; with --stream it is for --compare",
+            param_hint="--segment",
+        )
     if compare and layout in (OutputFormat.SRT, OutputFormat.VTT):
         raise typer.BadParameter("goes with text and --json only", param_hint="--compare")
     limits = AudioLimits(max_seconds=max_duration, max_bytes=int(max_size * (1 << 20)))
@@ -174,7 +194,7 @@ def transcribe(
             if transcriber is None:
                 activity.describe(f"Loading the model {model}")
                 loaded = load_model(model, **options)
-                transcriber = _Offline(loaded, timed, batch_size)
+                transcriber = _Offline(loaded, timed, batch_size, segment, activity)
                 if stream:
                     transcriber = _Streamed(stack, transcriber, speed, compare)
             activity.describe("Transcribing " + clips[0].name)
@@ -327,14 +347,27 @@ class _Transcriber(Protocol):
 
 
 class _Offline:
-    """Transcribes clips whole."""
+    """Transcribes clips with all of their audio at hand."""
 
-    def __init__(self, model: ASRModel, timed: bool, batch_size: int) -> None:
+    def __init__(
+        self,
+        model: ASRModel,
+        timed: bool,
+        batch_size: int,
+        segment: Segmentation,
+        activity: Activity,
+    ) -> None:
         self.model, self.timed, self.batch_size = model, timed, batch_size
+        self._segment, self._activity = segment, activity
 
     def __call__(self, clips: Sequence[Audio]) -> list[_Outcome | TinyvoiceError]:
         """Transcribe clips together; if one of them makes that fail, one by one."""
-        options: dict[str, Any] = {"word_timestamps": self.timed, "batch_size": self.batch_size}
+        options: dict[str, Any] = {
+            "word_timestamps": self.timed,
+            "batch_size": self.batch_size,
+            "segment": self._segment.value,
+            "progress": lambda share: self._activity.under_way(share * len(clips)),
+        }
         try:
             return [_Outcome(found) for found in self.model.transcribe(list(clips), **options)]
         except TinyvoiceError as error:

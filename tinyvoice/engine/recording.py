@@ -116,6 +116,4 @@ def joined(finals: Iterable[Final], duration: float) -> Transcript:
         )
         for final in finals
     ]
-    if len(parts) == 1:
-        return Transcript(parts[0].text, parts[0].words, parts[0].confidence, duration)
     return join(parts, duration)

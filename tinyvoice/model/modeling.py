@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -39,6 +39,7 @@ from tinyvoice.model.projectors import build_projector, frame_mask
 
 if TYPE_CHECKING:
     from tinyvoice.model.processing import ASRProcessor
+    from tinyvoice.model.transcription import Segmentation
 
 logger = logging.getLogger(__name__)
 
@@ -392,6 +393,8 @@ class ASRModel(PreTrainedModel):
         sample_rate: int | None = None,
         word_timestamps: bool = False,
         batch_size: int = 16,
+        segment: Segmentation = "pauses",
+        progress: Callable[[float], None] | None = None,
         **generation: Any,
     ) -> Any:
         """Transcribe one clip, or a list of clips.
@@ -399,6 +402,12 @@ class ASRModel(PreTrainedModel):
         ``audio`` is a path, a URL, bytes of a file, an array or an ``Audio``, of any length;
         ``sample_rate`` is that of arrays, 16 kHz unless said. ``batch_size`` pieces of at most 30 s
         run together. ``generation`` may hold ``max_new_tokens`` and names of ``GenerationConfig``.
+
+        ``segment`` says where clips are cut that the encoder does not take whole, about 30 s:
+        with ``"pauses"`` between utterances, found by voice activity as in live speech, and
+        stretches without speech are left out; with ``"fixed"`` at the quietest points near that
+        length, and everything is transcribed. Shorter clips are taken whole. ``progress`` is called
+        with the share of the work that has been done, from 0 to 1.
 
         Returns a :class:`~tinyvoice.model.transcript.Transcript`, or a list of them for a list.
         Raises :class:`~tinyvoice.errors.AudioError` for a source that cannot be read.
@@ -411,10 +420,18 @@ class ASRModel(PreTrainedModel):
             sample_rate=sample_rate,
             word_timestamps=word_timestamps,
             batch_size=batch_size,
+            segment=segment,
+            progress=progress,
             **generation,
         )
 
-    def generate_streaming(self, audio: Any, *, sample_rate: int | None = None) -> Iterator[str]:
+    def generate_streaming(
+        self,
+        audio: Any,
+        *,
+        sample_rate: int | None = None,
+        segment: Segmentation = "pauses",
+    ) -> Iterator[str]:
         """A finished clip's transcript in pieces, each as soon as its token is decoded.
 
         Joined, the pieces are the transcript that :meth:`transcribe` gives, except that a loop at
@@ -422,7 +439,7 @@ class ASRModel(PreTrainedModel):
         """
         from tinyvoice.model.transcription import generate_streaming
 
-        return generate_streaming(self, audio, sample_rate=sample_rate)
+        return generate_streaming(self, audio, sample_rate=sample_rate, segment=segment)
 
     @classmethod
     def from_pretrained(  # type: ignore[override]

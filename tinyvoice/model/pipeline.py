@@ -37,6 +37,8 @@ WITHOUT_MEANING = (
     "return_language",
 )
 GENERATION_KEYS = frozenset(key for key in vars(GenerationConfig()) if not key.startswith("_"))
+# Settings of `ASRModel.transcribe` that a pipeline takes too.
+TRANSCRIPTION_KEYS = frozenset({"segment"})
 
 
 class SpeechRecognition:
@@ -74,6 +76,7 @@ class ASRPipeline(AutomaticSpeechRecognitionPipeline):
     is ``{"text": …}``, and with ``return_timestamps="word"`` also ``"chunks"``, a list of
     ``{"text": word, "timestamp": (start, end)}`` in seconds, rounded to milliseconds.
     ``return_timestamps=True`` gives a chunk for each stretch of speech between pauses.
+    ``segment`` says where long clips are cut, as in ``ASRModel.transcribe``.
     """
 
     model: ASRModel
@@ -154,7 +157,7 @@ class ASRPipeline(AutomaticSpeechRecognitionPipeline):
         generation |= settings
         for key in ("transformers_version", "return_timestamps", "language", "task"):
             generation.pop(key, None)  # written by transformers, or meant for Whisper
-        unknown = sorted(generation.keys() - GENERATION_KEYS)
+        unknown = sorted(generation.keys() - GENERATION_KEYS - TRANSCRIPTION_KEYS)
         if unknown:
             raise ConfigurationError(
                 f"{unknown[0]} is no setting of this pipeline or of generation.", key=unknown[0]

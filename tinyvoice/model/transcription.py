@@ -1,15 +1,16 @@
 """From audio to transcripts: clips of any length, alone or together, at once or by the token.
 
-Clips longer than the encoder takes are cut at their quietest points and joined again. Pieces of
-similar length are batched together, which changes the speed and not the words. Live audio is not
-handled here: everything is known before the first word is decoded.
+Clips longer than the encoder takes are cut in the pauses between utterances, as live speech is, or
+at their quietest points, and joined again. Pieces of similar length are batched together, which
+changes the speed and not the words. Live audio is not handled here: everything is known before the
+first word is decoded.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -17,15 +18,24 @@ from torch import Tensor
 
 from tinyvoice.audio.files import SAMPLE_RATE, Audio, load_audio
 from tinyvoice.audio.resample import resample
+from tinyvoice.checks import one_of
 from tinyvoice.errors import ConfigurationError
 from tinyvoice.model.generation import GeneratedTokens
 from tinyvoice.model.text import THINK_START, clean_transcript, strip_thinking
 from tinyvoice.model.timestamps import confidence, time_words
 from tinyvoice.model.transcript import Transcript, Word
+from tinyvoice.vad.recordings import find_utterances
 from tinyvoice.vad.segmentation import MAX_SECONDS, split_at_quietest
 
 if TYPE_CHECKING:
     from tinyvoice.model.modeling import ASRModel
+
+Segmentation = Literal["pauses", "fixed"]
+"""Where clips that the encoder does not take whole are cut: in the pauses between utterances, what
+is between those being left out; or at the quietest points near the longest that it takes."""
+
+SEARCH_COST = 0.15
+"""Time to look for pauses in some audio, as a part of the time to transcribe it, about."""
 
 # What decoding writes for bytes that are no character yet: the next token may complete it.
 HALF_CHARACTER = "\ufffd"
@@ -78,6 +88,8 @@ def transcribe(
     sample_rate: int | None = None,
     word_timestamps: bool = False,
     batch_size: int = 16,
+    segment: Segmentation = "pauses",
+    progress: Callable[[float], None] | None = None,
     **generation: Any,
 ) -> Transcript | list[Transcript]:
     """Transcripts of one clip or of a list of clips; see :meth:`ASRModel.transcribe`."""
@@ -85,9 +97,11 @@ def transcribe(
         raise ConfigurationError(
             f"batch_size is {batch_size}; it must be at least 1", key="batch_size"
         )
+    one_of("segment", segment, get_args(Segmentation))
     sources: Sequence[Any] = audio if is_several(audio) else [audio]
     clips = [load_clip(model, source, sample_rate) for source in sources]
-    pieces = [piece for index, clip in enumerate(clips) for piece in cut(model, index, clip)]
+    work = _Work(model, clips, segment, progress)
+    pieces = [piece for at, clip in enumerate(clips) for piece in work.cut(at, clip)]
     # Long ones first: should memory not suffice, it is known at once.
     order = sorted(range(len(pieces)), key=lambda at: -len(pieces[at].samples))
     results: dict[int, Transcript] = {}
@@ -95,14 +109,50 @@ def transcribe(
         batch = order[first : first + batch_size]
         found = transcribe_batch(model, [pieces[at] for at in batch], word_timestamps, **generation)
         results.update(zip(batch, found, strict=True))
+        work.did(sum(len(pieces[at].samples) for at in batch))
+    parts: list[list[Transcript]] = [[] for _ in clips]
+    for at, piece in enumerate(pieces):
+        parts[piece.clip].append(results[at])
     transcripts = [
-        join(
-            [results[at] for at, piece in enumerate(pieces) if piece.clip == index],
-            len(clip) / rate(model),
-        )
-        for index, clip in enumerate(clips)
+        join(found, len(clip) / rate(model)) for found, clip in zip(parts, clips, strict=True)
     ]
     return transcripts if is_several(audio) else transcripts[0]
+
+
+class _Work:
+    """What there is to do for some clips, and how much of it has been done.
+
+    It is counted in samples: each is transcribed, or found to be none of speech; in clips that are
+    searched for pauses that takes `SEARCH_COST` more.
+    """
+
+    def __init__(
+        self,
+        model: ASRModel,
+        clips: Sequence[np.ndarray],
+        segment: Segmentation,
+        progress: Callable[[float], None] | None,
+    ) -> None:
+        self._model, self._segment, self._tell = model, segment, progress
+        long = (clip for clip in clips if segment == "pauses" and not is_short(model, clip))
+        self._total = sum(map(len, clips)) + SEARCH_COST * sum(map(len, long))
+        self._done = 0.0
+
+    def cut(self, clip: int, samples: np.ndarray) -> list[Piece]:
+        """The pieces to be transcribed."""
+        pieces = segmented(
+            self._model, clip, samples, self._segment, lambda n: self.did(SEARCH_COST * n)
+        )
+        silent = len(samples) - sum(len(piece.samples) for piece in pieces)
+        if silent:
+            self.did(silent)
+        return pieces
+
+    def did(self, samples: float) -> None:
+        """Count samples as done."""
+        self._done += samples
+        if self._tell is not None:
+            self._tell(min(self._done / max(self._total, 1), 1.0))
 
 
 def rate(model: ASRModel) -> int:
@@ -119,17 +169,59 @@ def load_clip(model: ASRModel, source: Any, sample_rate: int | None) -> np.ndarr
 
 
 def longest_piece_s(model: ASRModel) -> float:
-    """Seconds of speech that the encoder takes in one go, beside the silence around them."""
+    """Seconds of sound that the encoder takes in one go, beside the silence around them."""
     return MAX_SECONDS - 2 * model.config.silence_padding_s
 
 
+def is_short(model: ASRModel, samples: np.ndarray) -> bool:
+    """Whether a clip is one piece, however it is to be cut."""
+    return len(samples) <= int(longest_piece_s(model) * rate(model))
+
+
 def cut(
-    model: ASRModel, clip: int, samples: np.ndarray, max_seconds: float = MAX_SECONDS
+    model: ASRModel,
+    clip: int,
+    samples: np.ndarray,
+    max_seconds: float = MAX_SECONDS,
+    start: float = 0.0,
 ) -> list[Piece]:
-    """A clip in pieces of at most ``max_seconds``, and no more than the encoder takes."""
+    """Samples in pieces of at most ``max_seconds``, and no more than the encoder takes.
+
+    They begin ``start`` seconds after the clip does.
+    """
     longest, padding = min(max_seconds, longest_piece_s(model)), model.config.silence_padding_s
     bounds = split_at_quietest(samples, rate(model), longest)
-    return [Piece(clip, begin / rate(model), samples[begin:end], padding) for begin, end in bounds]
+    return [
+        Piece(clip, start + begin / rate(model), samples[begin:end], padding)
+        for begin, end in bounds
+    ]
+
+
+def segmented(
+    model: ASRModel,
+    clip: int,
+    samples: np.ndarray,
+    segment: Segmentation,
+    searched: Callable[[float], None] | None = None,
+) -> list[Piece]:
+    """A whole clip in pieces; none where it is a long one in which nobody speaks.
+
+    ``searched`` is told how many samples have been searched for pauses since its last call.
+    """
+    if segment == "fixed" or is_short(model, samples):
+        return cut(model, clip, samples)
+    scale = rate(model) / SAMPLE_RATE
+    audible = samples if scale == 1 else resample(samples, rate(model), SAMPLE_RATE)
+
+    def heard(count: int) -> None:
+        if searched is not None:
+            searched(count * scale)
+
+    pieces: list[Piece] = []
+    for extent in find_utterances(audible, longest_piece_s(model), heard):
+        begin, end = round(extent.audio_start * scale), round(extent.audio_end * scale)
+        pieces += cut(model, clip, samples[begin:end], start=begin / rate(model))
+    return pieces
 
 
 @dataclass(frozen=True)
@@ -201,7 +293,7 @@ def join(parts: Sequence[Transcript], duration: float) -> Transcript:
     The confidence is the pieces' geometric mean, weighted by their words.
     """
     if len(parts) == 1:
-        return parts[0]
+        return replace(parts[0], start=0.0, duration=duration)
     weights = np.array([len(part.text.split()) for part in parts], dtype=float)
     logs = np.log([max(part.confidence, 1e-30) for part in parts])
     sure = float(np.exp((weights * logs).sum() / weights.sum())) if weights.sum() else 1.0
@@ -215,15 +307,19 @@ def join(parts: Sequence[Transcript], duration: float) -> Transcript:
 
 @torch.inference_mode()
 def generate_streaming(
-    model: ASRModel, audio: Any, *, sample_rate: int | None = None
+    model: ASRModel,
+    audio: Any,
+    *,
+    sample_rate: int | None = None,
+    segment: Segmentation = "pauses",
 ) -> Iterator[str]:
     """Pieces of a clip's transcript as tokens come; see :meth:`ASRModel.generate_streaming`."""
-    processor = model.need_processor()
+    one_of("segment", segment, get_args(Segmentation))
     said_anything = False
-    for piece in cut(model, 0, load_clip(model, audio, sample_rate)):
-        features, mask = processor.features([piece.heard(processor.sample_rate)], model.device)
+    for piece in segmented(model, 0, load_clip(model, audio, sample_rate), segment):
+        encoded = encode_pieces(model, [piece])
         said, text = "", ""
-        for ids in model.decode_steps(*model.project(*model.encode(features, mask))):
+        for ids in model.decode_steps(encoded.embeds, encoded.counts):
             text = str(model.tokenizer.decode(ids, skip_special_tokens=True))
             new = addition(said, settled_text(text))
             if new:

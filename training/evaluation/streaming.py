@@ -250,8 +250,12 @@ class Judge:
     def _offline(self, clips: Sequence[Samples]) -> list[str]:
         if not clips:
             return []
+        # Cut as the engine cuts an utterance, whatever pauses it has.
         found = self.model.transcribe(
-            list(clips), sample_rate=SAMPLE_RATE, batch_size=self.plan.batch_size
+            list(clips),
+            sample_rate=SAMPLE_RATE,
+            batch_size=self.plan.batch_size,
+            segment="fixed",
         )
         return [transcript.text for transcript in found]
 
