@@ -19,7 +19,7 @@ from openai.types.realtime import RealtimeServerEvent
 from pydantic import SecretStr, TypeAdapter
 
 from tests.server.conftest import RunningServer, running
-from tests.webrtc.caller import Caller
+from tests.webrtc.caller import Caller, Network
 from tinyvoice.audio.resample import resample
 from tinyvoice.benchmark.speech import Clip
 from tinyvoice.model.modeling import ASRModel
@@ -44,10 +44,13 @@ async def client(server: RunningServer) -> AsyncIterator[httpx.AsyncClient]:
 
 @asynccontextmanager
 async def calling(
-    server: RunningServer, session: dict[str, Any] | None = None, key: str | None = None
+    server: RunningServer,
+    session: dict[str, Any] | None = None,
+    key: str | None = None,
+    network: Network | None = None,
 ) -> AsyncIterator[tuple[Caller, str]]:
     """A call that stands and has seen ``session.created``; with its id."""
-    caller = Caller()
+    caller = Caller(network)
     headers = {"Authorization": f"Bearer {key}"} if key else {}
     try:
         offer = await caller.offer()
@@ -111,6 +114,27 @@ async def test_speech_is_transcribed_and_answered_aloud(
     understood = words(asr_model.transcribe(resample(voice, 48_000, 16_000)).text)
     expected = words(said)
     assert sum(word in understood for word in expected) >= 0.8 * len(expected), understood
+
+
+async def test_over_a_bad_network_turns_come_and_the_call_goes_on(
+    server: RunningServer, clips: list[Clip]
+) -> None:
+    # Delays of up to 60 ms let packets, 20 ms apart, overtake each other.
+    network = Network(loss=0.05, jitter_s=0.06, seed=1)
+    async with calling(server, TRANSCRIBED, network=network) as (caller, call_id):
+        for turn, clip in enumerate((clips[11], clips[0]), start=1):
+            caller.microphone.say(np.pad(clip.samples, (4_000, 0)))
+            completed = await caller.wait_for_type(COMPLETED, turn, timeout=60)
+            assert completed["transcript"]
+            await caller.wait_for_type("output_audio_buffer.stopped", turn, timeout=60)
+        assert network.dropped > 0
+        assert not caller.of_type("error")
+        alive = server.call(lambda: server.app.state.sessions.get(call_id) is not None)
+        assert alive
+        turns = [words(each["transcript"]) for each in caller.of_type(COMPLETED)]
+    spoken = {word for clip in (clips[11], clips[0]) for word in words(clip.text or "")}
+    understood = {word for turn in turns for word in turn}
+    assert len(spoken & understood) >= len(spoken) // 2
 
 
 async def test_speaking_into_an_answer_stops_the_voice_at_once(

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
+import random
 import urllib.error
 import urllib.request
 from typing import Any
 
 import pytest
+from aiortc.rtp import RtpPacket
 
 from tests.server.conftest import RunningServer
 from tests.web.browser import Page, chromium
 from tests.web.conftest import Microphone
 from tinyvoice.benchmark.speech import Clip
 from tinyvoice.server import page as page_routes
+from tinyvoice.webrtc import Peer
 
 LIVE = "document.body.dataset.state === 'live'"
 TURNS = """[...document.querySelectorAll('#turns li')].map(item => ({
@@ -158,6 +161,37 @@ def _drop_calls(server: RunningServer) -> int:
     for connection in connections:
         connection.close(1012, "the server starts anew")
     return len(connections)
+
+
+async def test_words_come_over_a_network_that_loses_delays_and_jumbles_packets(
+    server: RunningServer,
+    microphone: Microphone,
+    clips: list[Clip],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    chance = random.Random(0)
+    hear = Peer._packet_received
+    peers: set[Peer] = set()
+
+    def impaired(peer: Peer, packet: RtpPacket) -> None:
+        peers.add(peer)
+        if chance.random() >= 0.05:
+            # Packets, 20 ms apart, overtake each other.
+            server.loop.call_later(chance.uniform(0, 0.06), hear, peer, packet)
+
+    monkeypatch.setattr(Peer, "_packet_received", impaired)
+    async with chromium(microphone(2.0, clips[0], 1.5, clips[1], 2.0)) as page:
+        await page.open(server.url)
+        await page.click("#start")
+        await page.until(finals("person", 2))
+        understood = [turn["text"].split() for turn in await said(page)]
+        assert await page.evaluate(LIVE)
+        [peer] = peers
+        assert peer.statistics.recovered > 0, "Chromium sends no copies"
+        assert peer.statistics.recovered > peer.statistics.lost
+    for words, clip in zip(understood, clips, strict=False):
+        spoken = (clip.text or "").split()
+        assert len(set(words) & set(spoken)) >= len(set(spoken)) / 2
 
 
 async def test_a_refused_microphone_is_explained(server: RunningServer) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import random
+import re
 import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -161,6 +162,30 @@ async def test_the_answer_is_complete_and_has_one_microphone_and_one_channel() -
     candidates = [line for line in lines if line.startswith("a=candidate:")]
     assert candidates
     assert all(" 127.0.0.1 " in line and line.endswith("typ host") for line in candidates)
+
+
+async def test_copies_of_packets_are_asked_for_where_they_are_offered() -> None:
+    caller = Caller()
+    offer = await caller.offer()
+    [opus] = re.findall(r"a=rtpmap:(\d+) opus/48000/2", offer)
+    known = f"a=rtpmap:{opus} opus/48000/2\r\n"
+    assert known in offer
+    copies = f"a=rtpmap:63 red/48000/2\r\na=fmtp:63 {opus}/{opus}\r\n"
+    redundant = re.sub(r"(m=audio [^\r]*)", r"\1 63", offer.replace(known, known + copies))
+    owner = Owner()
+    peer = Peer(owner, LABEL, SETTINGS)
+    try:
+        answer = await peer.answer(redundant)
+        kinds = next(line for line in answer.split("\r\n") if line.startswith("m=audio")).split()
+        assert kinds[3:5] == ["63", opus]
+        assert f"a=fmtp:63 {opus}/{opus}" in answer
+        await caller.accept(answer)  # by a caller that knows no copies: all else is as usual
+        await soon(owner.opened)
+        caller.microphone.say(tone(300, 0.5, 16_000))
+        await owner.until(lambda: bool(len(owner.heard)) and np.abs(owner.heard).max() > 1_000)
+    finally:
+        await caller.close()
+        await peer.close()
 
 
 async def test_a_call_without_a_microphone_carries_messages() -> None:

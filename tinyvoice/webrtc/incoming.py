@@ -1,16 +1,17 @@
 """Turns the RTP packets of a microphone track into one unbroken stream of pcm16.
 
 Any codec that aiortc decodes comes out as mono samples of one rate, in the order in which they were
-spoken. What is missing has its length: a lost packet is concealed, the rest of a longer gap and the
-pauses in which a sender sends nothing (discontinuous transmission) are silence, and a sender from
-whom nothing comes is heard as silence in real time. What follows counts on an audio clock that
-never stands still. It knows no peer connection and reads no clock.
+spoken. What is missing has its length: a lost packet is taken from the copy in a later one where
+the sender sends copies, and concealed elsewhere; the rest of a longer gap and the pauses in which a
+sender sends nothing (discontinuous transmission) are silence, and a sender from whom nothing comes
+is heard as silence in real time. What follows counts on an audio clock that never stands still. It
+knows no peer connection and reads no clock.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,7 @@ from numpy.typing import NDArray
 from tinyvoice.audio.polyphase import PolyphaseResampler
 from tinyvoice.webrtc.concealment import Concealment
 from tinyvoice.webrtc.jitter_buffer import JitterBuffer, Packet
+from tinyvoice.webrtc.redundancy import is_redundancy, unpacked
 
 _TIMESTAMPS = 1 << 32
 
@@ -46,6 +48,8 @@ class IncomingStatistics:
     packets: int = 0
     lost: int = 0
     late: int = 0
+    recovered: int = 0
+    """Taken from the copy that a later packet carried."""
     undecodable: int = 0
     filled_ms: float = 0.0
     """Put in for what did not come."""
@@ -92,8 +96,11 @@ class IncomingAudio:
         self.sample_rate = sample_rate
         self.statistics = IncomingStatistics()
         self._codecs: Mapping[int, RTCRtpCodecParameters] = {
-            codec.payloadType: codec for codec in codecs if codec.payloadType is not None
+            codec.payloadType: codec
+            for codec in codecs
+            if codec.payloadType is not None and not is_redundancy(codec)
         }
+        self._redundant = {codec.payloadType for codec in codecs if is_redundancy(codec)}
         self._pause_s = pause_s
         self._stall_s = stall_s
         self._buffer = JitterBuffer(patience_s)
@@ -106,7 +113,15 @@ class IncomingAudio:
     def receive(self, packet: Packet, now: float) -> bytes:
         """Take a packet at ``now`` (seconds); return the pcm16 that is ready, maybe none."""
         self.statistics.packets += 1
-        return self._heard(self._buffer.add(packet, now), now)
+        if packet.payload_type not in self._redundant or not packet.payload:
+            return self._heard(self._buffer.add(packet, now), now)
+        *copies, own = unpacked(packet) or [replace(packet, payload=b"")]
+        released: list[Packet] = []
+        for copy in copies:
+            if self._buffer.lacks(copy):
+                self.statistics.recovered += 1
+                released += self._buffer.add(copy, now)
+        return self._heard(released + self._buffer.add(own, now), now)
 
     def elapse(self, now: float) -> bytes:
         """Time passes without a packet; return the pcm16 that is ready. Call every 20 ms or so."""

@@ -53,6 +53,13 @@ class JitterBuffer:
         """How many packets wait for one before them."""
         return len(self._waiting)
 
+    def lacks(self, packet: Packet) -> bool:
+        """Whether this packet of the stream is still to come."""
+        if packet.source != self._source:
+            return False
+        number = self._unwrapped(packet.sequence_number)
+        return 0 <= number - self._next <= _RESTART and number not in self._waiting
+
     def add(self, packet: Packet, now: float) -> list[Packet]:
         """Take a packet; return those released by it, in order."""
         released: list[Packet] = []

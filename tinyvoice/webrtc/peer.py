@@ -26,6 +26,7 @@ from tinyvoice.webrtc.incoming import IncomingAudio, IncomingStatistics
 from tinyvoice.webrtc.jitter_buffer import Packet
 from tinyvoice.webrtc.offer import prepared_offer
 from tinyvoice.webrtc.outgoing import OutgoingTrack, Playback
+from tinyvoice.webrtc.redundancy import offered_redundancy, preferring_redundancy
 
 logger = logging.getLogger(__name__)
 
@@ -233,12 +234,16 @@ class Peer:
         if voice is not None:
             self._track = OutgoingTrack(self.playback)
             connection.addTrack(self._track)
+            redundancy = _accept_redundancy(voice, offered)
         for transport in self._ice_transports():
             self._attach(transport)
         await connection.setLocalDescription(await connection.createAnswer())
+        answer = str(connection.localDescription.sdp)
         if voice is not None:
             self._listen(voice)
-        return str(connection.localDescription.sdp)
+            if redundancy is not None:
+                answer = preferring_redundancy(answer, redundancy)
+        return answer
 
     def _choose_transceiver(self) -> RTCRtpTransceiver | None:
         """The first audio section; all others, and video, are declined."""
@@ -379,6 +384,20 @@ class Peer:
         finally:
             self.closed.set()
             self._handler.peer_closed(reason)
+
+
+def _accept_redundancy(voice: RTCRtpTransceiver, offered: sdp.SessionDescription) -> int | None:
+    """Agree to redundant audio data if it is offered; its payload type.
+
+    aiortc does not know it: it comes last of what it has agreed on, where it is let through to the
+    receiver and not looked at by the sender.
+    """
+    found = next(media.rtp.codecs for media in offered.media if media.rtp.muxId == voice.mid)
+    redundancy = offered_redundancy(found, voice._codecs)
+    if redundancy is None:
+        return None
+    voice._codecs.append(redundancy)
+    return redundancy.payloadType
 
 
 def _check_sections(offered: sdp.SessionDescription) -> None:
