@@ -133,7 +133,9 @@ def build_pipeline(transport: BaseTransport, settings: AgentSettings) -> Pipelin
     hearing = settings.hearing()
     timers = Timers()
     llm = settings.language_model(answer, INSTRUCTIONS)
-    context = aggregators(LLMContext(tools=[current_time, calculate, timers.set_timer]))
+    context = aggregators(
+        LLMContext(tools=[current_time, calculate, timers.set_timer]), settings.idle_s
+    )
     worker = worker_for(
         Pipeline(
             [

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import gc
 import importlib
 import importlib.util
 import os
@@ -21,7 +22,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tinyvoice.cli.options import ModelName
-from tinyvoice.errors import ConfigurationError, MissingExtraError
+from tinyvoice.errors import ConfigurationError, MissingExtraError, TinyvoiceError
 
 if TYPE_CHECKING:
     from agents.settings import AgentSettings
@@ -87,6 +88,9 @@ def agent(
     device: Annotated[
         str | None, typer.Option("--device", "-d", help="Microphone: its number or name.")
     ] = None,
+    loudspeaker: Annotated[
+        str | None, typer.Option(help="mic: loudspeaker, its number or name.")
+    ] = None,
     half_duplex: Annotated[
         bool, typer.Option(help="mic: deaf while it speaks, for loudspeakers.")
     ] = False,
@@ -98,9 +102,11 @@ def agent(
     # What can be wrong with the way in is found before anything heavy is loaded.
     listener = None
     if transport is Transport.MIC:
+        from tinyvoice.audio.loudspeaker import find_loudspeaker
         from tinyvoice.audio.microphone import find_device
 
         find_device(device)
+        find_loudspeaker(loudspeaker)
     else:
         listener = _listener(host, port)
     _quieten()
@@ -117,24 +123,39 @@ def agent(
         folder=folder,
     )
     run = importlib.import_module(f"agents.{name.value}").run
-    if listener is None:
-        asyncio.run(_talk_here(run, settings, device, half_duplex))
-    else:
-        asyncio.run(_serve(run, settings, transport, listener))
+    error = None
+    try:
+        if listener is None:
+            error = asyncio.run(_talk_here(run, settings, device, loudspeaker, half_duplex))
+        else:
+            asyncio.run(_serve(run, settings, transport, listener))
+    except KeyboardInterrupt:
+        pass  # as announced
+    gc.collect()  # pipelines are cycles, and soxr complains of what is left at the end
+    if error is not None:
+        raise error.with_traceback(None)
 
 
 async def _talk_here(
-    run: Any, settings: AgentSettings, device: str | None, half_duplex: bool
-) -> None:
+    run: Any,
+    settings: AgentSettings,
+    device: str | None,
+    loudspeaker: str | None,
+    half_duplex: bool,
+) -> TinyvoiceError | None:
+    """Hold a conversation here; what it broke off for, if anything."""
     from tinyvoice.integrations import PipecatASRService
     from tinyvoice.integrations.pipecat_microphone import MicrophoneTransport
+    from tinyvoice.integrations.shared_engine import close_engines
 
-    transport = MicrophoneTransport(device, half_duplex=half_duplex)
+    transport = MicrophoneTransport(device, loudspeaker, half_duplex=half_duplex)
     await PipecatASRService.load(settings.model)
     print(f"Listening to {transport.device.name}. Ctrl-C ends.", file=sys.stderr, flush=True)
-    await run(transport, settings)
-    if transport.error is not None:
-        raise transport.error
+    try:
+        await run(transport, settings)
+    finally:
+        await close_engines()
+    return transport.error
 
 
 async def _serve(
@@ -144,6 +165,7 @@ async def _serve(
 
     from agents.doors import Door
     from tinyvoice.integrations import PipecatASRService
+    from tinyvoice.integrations.shared_engine import close_engines
 
     await PipecatASRService.load(settings.model)
     config = uvicorn.Config(
@@ -155,7 +177,10 @@ async def _serve(
         print(f"Open http://{where}/ in a browser. Ctrl-C ends.", file=sys.stderr, flush=True)
     else:
         print(f"Listening on ws://{where}/ws. Ctrl-C ends.", file=sys.stderr, flush=True)
-    await uvicorn.Server(config).serve(sockets=[listener])
+    try:
+        await uvicorn.Server(config).serve(sockets=[listener])
+    finally:
+        await close_engines()
 
 
 def _listener(host: str, port: int) -> socket.socket:
@@ -169,7 +194,8 @@ def _listener(host: str, port: int) -> socket.socket:
                 key="port",
             ) from None
         raise ConfigurationError(
-            f"It cannot listen on {host}:{port} ({error.strerror}): give another --host or --port.",
+            f"It cannot listen on {host}:{port} ({os.strerror(error.errno or 0)}): give another "
+            "--host or --port.",
             key="host",
         ) from None
 

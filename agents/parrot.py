@@ -28,7 +28,7 @@ def build_pipeline(transport: BaseTransport, settings: AgentSettings) -> Pipelin
     """Ear, echo, voice."""
     hearing = settings.hearing()
     llm = ScriptedLLMService(answer)
-    context = aggregators(LLMContext())
+    context = aggregators(LLMContext(), settings.idle_s)
     return worker_for(
         Pipeline(
             [

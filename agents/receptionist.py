@@ -314,22 +314,23 @@ class BookingDesk:
             name: The name it was booked under.
             day: A weekday, "today", "tomorrow", or a date such as "2026-11-27".
         """
-        self._to_cancel, problem = None, None
+        found, problem = None, None
         try:
             if name:
                 self._cancelled = replace(self._cancelled, name=_name_of(name))
             if day:
                 when = date_of(day, self._now().date())
                 self._cancelled = replace(self._cancelled, day=when)
-            await self._look_up()
+            found = await self._look_up()
         except RefusalError as refusal:
             problem = str(refusal)
-        if self._to_cancel is None:
+        self._to_cancel = found
+        if found is None:
             asked = ("name", "day")
             missing = [field for field in asked if getattr(self._cancelled, field) is None]
             result: dict[str, Any] = {"missing": missing}
         else:
-            sentence = self._to_cancel[1].sentence(self._now().date())
+            sentence = found[1].sentence(self._now().date())
             result = {"missing": [], "to_cancel": sentence}
         await params.result_callback(result | ({"problem": problem} if problem else {}))
 
@@ -343,15 +344,15 @@ class BookingDesk:
         self.booking, self._to_cancel, self._cancelled = Booking(), None, Booking()
         await params.result_callback({"dropped": True})
 
-    async def _look_up(self) -> None:
-        """Find what is to be cancelled, once enough is known; a wrong name or day is forgotten."""
+    async def _look_up(self) -> tuple[int, Booking] | None:
+        """What is to be cancelled, once enough is known; a wrong name or day is forgotten."""
         known = self._cancelled
-        if known == Booking() and self._booked:
-            self._to_cancel = self._booked
-        elif known.name and known.day:
-            self._cancelled = Booking()
-            find = self._bookings.find
-            self._to_cancel = await asyncio.to_thread(find, known.name, known.day)
+        if known == Booking():
+            return self._booked
+        if known.name is None or known.day is None:
+            return None
+        self._cancelled = Booking()
+        return await asyncio.to_thread(self._bookings.find, known.name, known.day)
 
     async def _carry_out(self) -> dict[str, Any]:
         async with self._writing:
@@ -582,7 +583,9 @@ def build_pipeline(transport: BaseTransport, settings: AgentSettings) -> Pipelin
     hearing = settings.hearing()
     desk = BookingDesk(Bookings(settings.folder / "bookings.sqlite"))
     llm = settings.language_model(Script(), INSTRUCTIONS)
-    context = aggregators(LLMContext(tools=[desk.note, desk.cancel, desk.confirm, desk.drop]))
+    context = aggregators(
+        LLMContext(tools=[desk.note, desk.cancel, desk.confirm, desk.drop]), settings.idle_s
+    )
     return worker_for(
         Pipeline(
             [

@@ -17,6 +17,9 @@ from tinyvoice.integrations.spoken_failures import PATIENCE_S
 SILENCE_MS = 600
 """Silence that ends a person's turn."""
 
+TOOL_S = 30.0
+IDLE_S = 60.0
+
 
 @dataclass(frozen=True)
 class AgentSettings:
@@ -36,6 +39,10 @@ class AgentSettings:
     """Seconds without a byte after which an answer is given up."""
     patience_s: float = PATIENCE_S
     """Seconds without a word after which the person is asked to wait."""
+    tool_s: float = TOOL_S
+    """Seconds after which a tool is given up."""
+    idle_s: float = IDLE_S
+    """Seconds of silence after which the person is asked, once, whether they are there."""
     folder: Path = Path("tinyvoice-agents")
     """Where notes and bookings are kept."""
     word_times: bool = True
@@ -59,11 +66,12 @@ class AgentSettings:
     def language_model(self, script: Script, instructions: str) -> LLMService[Any]:
         """The endpoint where there is one, which gets the instructions, else the script."""
         if self.llm_url is None:
-            return ScriptedLLMService(script)
+            return ScriptedLLMService(script, function_call_timeout_secs=self.tool_s)
         return OpenAIEndpointService(
             model=self.llm_model,
             instructions=instructions,
             base_url=self.llm_url,
             api_key=self.llm_key,
             silence_s=self.llm_silence_s,
+            function_call_timeout_secs=self.tool_s,
         )

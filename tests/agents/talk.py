@@ -137,7 +137,12 @@ class Talk:
         turns = self.output.turns
         edge = np.zeros(int(SILENCE_S * RATE), dtype=np.float32)
         sound = np.concatenate([edge[: RATE // 4], samples, edge])
-        pcm = np.round(np.clip(sound, -1, 1) * 32767).astype(np.int16)
+        await self.feed(sound)
+        await self.until(lambda: self.output.turns > turns)
+
+    async def feed(self, samples: NDArray[np.float32]) -> None:
+        """Let the agent hear something, as quickly as it takes it."""
+        pcm = np.round(np.clip(samples, -1, 1) * 32767).astype(np.int16)
         for start in range(0, len(pcm), RATE // 50):
             await self.transport.input().push_audio_frame(
                 InputAudioRawFrame(
@@ -147,7 +152,6 @@ class Talk:
                 )
             )
             await asyncio.sleep(0)
-        await self.until(lambda: self.output.turns > turns)
 
     async def until(self, reached: Callable[[], bool]) -> None:
         """Wait for something that the output notices."""

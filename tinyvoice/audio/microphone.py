@@ -73,7 +73,7 @@ def input_devices() -> list[InputDevice]:
         MissingExtraError: the extra ``mic`` is not installed.
         MicrophoneError: the PortAudio library is missing, or fails.
     """
-    sounddevice = _portaudio()
+    sounddevice = portaudio()
     try:
         devices = sounddevice.query_devices()
         default = sounddevice.default.device[0]
@@ -221,7 +221,7 @@ def _call(loop: asyncio.AbstractEventLoop, function: Any, *arguments: Any) -> No
 
 def _open(device: InputDevice, receive: Any, ended: Any) -> tuple[Any, MicrophoneFormat]:
     """Open and start the device in the first format that it takes."""
-    sounddevice = _portaudio()
+    sounddevice = portaudio()
     reasons = []
     for form in _formats(device):
         stream = None
@@ -269,7 +269,7 @@ def _formats(device: InputDevice) -> list[MicrophoneFormat]:
     ]
 
 
-def _portaudio() -> ModuleType:
+def portaudio() -> ModuleType:
     """Import sounddevice, which loads PortAudio."""
     try:
         import sounddevice

@@ -22,7 +22,9 @@ from pipecat.utils.tracing.service_decorators import traced_tts
 from pipecat.utils.types import NOT_GIVEN, NotGiven, assert_given
 
 from tinyvoice.errors import TinyvoiceError
+from tinyvoice.realtime.backends.errors import VoiceError
 from tinyvoice.realtime.backends.espeak import DEFAULT_VOICE, EspeakVoice
+from tinyvoice.realtime.backends.interface import SpokenAudio
 
 FRAME_MS = 100
 """Sound in a frame, in milliseconds."""
@@ -101,7 +103,7 @@ class EspeakTTSService(TTSService):
         voice = assert_given(self._settings.voice) or DEFAULT_VOICE
         sounded = False
         try:
-            async for spoken in self._voice.speak(text, voice, assert_given(self._settings.speed)):
+            async for spoken in self._speak(text, voice, assert_given(self._settings.speed)):
                 if self._word_timestamps:
                     await self._time_words(text, spoken.words, context_id)
                 async for frame in self._stream_audio_frames_from_iterator(
@@ -119,6 +121,15 @@ class EspeakTTSService(TTSService):
             # A text without words ("…") is no failure: it lasts an instant.
             silence = bytes(2 * (self.sample_rate * FRAME_MS // 1000))
             yield TTSAudioRawFrame(silence, self.sample_rate, 1, context_id=context_id)
+
+    async def _speak(self, text: str, voice: str, speed: float) -> AsyncIterator[SpokenAudio]:
+        """Speak ``text``; a process that has died is replaced, and the text spoken by the next."""
+        try:
+            async for spoken in self._voice.speak(text, voice, speed):
+                yield spoken
+        except VoiceError:
+            async for spoken in self._voice.speak(text, voice, speed):
+                yield spoken
 
     async def _time_words(
         self, text: str, ends: Sequence[tuple[int, float]], context_id: str

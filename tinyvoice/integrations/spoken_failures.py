@@ -84,6 +84,7 @@ class SpokenFailures(FrameProcessor):
         self._calls = 0  # functions under way, whose results the answer waits for
         self._error: ErrorFrame | None = None  # to be told of when the answer has ended
         self._deaf_until = 0.0  # told of; clock of the event loop
+        self._deaf: asyncio.Task[None] | None = None
         self._started = asyncio.Event()
         llm.add_event_handler("on_error", self._on_llm_error)
         if hearing is not None:
@@ -93,14 +94,14 @@ class SpokenFailures(FrameProcessor):
         """Follow the answer that passes."""
         await super().process_frame(frame, direction)
         if isinstance(frame, LLMFullResponseStartFrame):
-            self._answering, self._said_something, self._error = True, False, None
-            self._calls = 0
+            # Its error, and the functions it calls, may have overtaken it.
+            self._answering, self._said_something = True, False
             await self._wait()
         elif isinstance(frame, LLMTextFrame):
             self._said_something = self._said_something or bool(frame.text.strip())
             await self._stop_waiting()
         elif isinstance(frame, FunctionCallsStartedFrame):
-            self._calls = len(frame.function_calls)
+            self._calls += len(frame.function_calls)
             await self._wait()
         elif isinstance(frame, FunctionCallResultFrame | FunctionCallCancelFrame):
             self._calls = max(0, self._calls - 1)
@@ -120,6 +121,9 @@ class SpokenFailures(FrameProcessor):
     async def cleanup(self) -> None:
         """Stop waiting."""
         await self._stop_waiting()
+        deaf, self._deaf = self._deaf, None
+        if deaf is not None:
+            await self.cancel_task(deaf)
         await super().cleanup()
 
     async def _end_answer(self) -> None:
@@ -148,8 +152,12 @@ class SpokenFailures(FrameProcessor):
         now = asyncio.get_running_loop().time()
         if now >= self._deaf_until:
             self._deaf_until = now + HEARING_REMINDER_S
-            await self._started.wait()  # a recogniser that is full refuses as soon as it starts
-            await self.push_frame(TTSSpeakFrame(DEAF))
+            # The recogniser waits for us, and where it has no place it fails before we start.
+            self._deaf = self.create_task(self._tell_deaf(), name="deaf")
+
+    async def _tell_deaf(self) -> None:
+        await self._started.wait()
+        await self.push_frame(TTSSpeakFrame(DEAF))
 
     async def _wait(self) -> None:
         await self._stop_waiting()

@@ -36,6 +36,8 @@ class ModelServer:
     """The running server and what it has seen."""
 
     url: str = ""
+    failed: set[str] = field(default_factory=set)
+    """Models named ``once-…`` that have done so."""
     requests: list[dict[str, Any]] = field(default_factory=list)
     headers: list[dict[str, str]] = field(default_factory=list)
     left: threading.Event = field(default_factory=threading.Event)
@@ -54,6 +56,10 @@ class ModelServer:
     async def chat(self, request: Request) -> Response:
         body = await self._seen(request)
         model = body["model"]
+        if model.startswith("once-"):
+            fault = "plain" if model in self.failed else model.removeprefix("once-")
+            self.failed.add(model)
+            model = fault
         if model in STATUS:
             error = {"message": f"private words of {model}", "type": "x", "code": model}
             return JSONResponse({"error": error}, STATUS[model])
@@ -62,8 +68,8 @@ class ModelServer:
         if model == "too-long":
             error = {"message": "too many tokens", "code": "context_length_exceeded"}
             return JSONResponse({"error": error}, 400)
-        if model == "silent":
-            await asyncio.sleep(60)
+        if model in ("silent", "slow"):
+            await asyncio.sleep(60 if model == "silent" else 1.5)
         return StreamingResponse(self._answer(model, body), media_type="text/event-stream")
 
     async def speech(self, request: Request) -> Response:
