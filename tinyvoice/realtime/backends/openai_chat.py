@@ -21,12 +21,11 @@ from tinyvoice.realtime.backends.interface import (
     Usage,
 )
 from tinyvoice.realtime.backends.iterators import closing
-from tinyvoice.realtime.backends.openai_server import connect, failure, is_openai
+from tinyvoice.realtime.backends.openai_server import OpenAIServer, failure
 from tinyvoice.realtime.backends.tagged_text import TaggedPiece, TagSplitter
 from tinyvoice.realtime.backends.tool_calls import ToolCallOrder
 
 if TYPE_CHECKING:
-    from openai import AsyncOpenAI
     from openai.types.chat import ChatCompletionChunk
 
 _WHAT = "The language model"
@@ -66,14 +65,12 @@ class OpenAIChatModel:
         timeout_s: float = 30.0,
         connect_timeout_s: float = 5.0,
     ) -> None:
-        self._url = url
+        self._server = OpenAIServer(
+            url, key, setting="llm", timeout_s=timeout_s, connect_timeout_s=connect_timeout_s
+        )
         self._model = model
-        self._key = key
         self._temperature = temperature
         self._max_tokens = max_tokens
-        self._timeout_s = timeout_s
-        self._connect_timeout_s = connect_timeout_s
-        self._client: AsyncOpenAI | None = None
         self._asks_usage = True
 
     async def open(self) -> None:
@@ -83,22 +80,13 @@ class OpenAIChatModel:
             MissingExtraError: the package openai is not installed.
             ConfigurationError: address, key or model are missing or cannot work.
         """
-        if not self._model and is_openai(self._url):
+        if not self._model and self._server.is_openai:
             raise ConfigurationError("OpenAI has many models: set llm_model.", key="llm_model")
-        self._client = await asyncio.to_thread(
-            connect,
-            self._url,
-            self._key,
-            setting="llm",
-            connect_timeout_s=self._connect_timeout_s,
-            timeout_s=self._timeout_s,
-        )
+        await self._server.open()
 
     async def close(self) -> None:
         """Close connections; answers that are being written fail."""
-        client, self._client = self._client, None
-        if client is not None:
-            await client.close()
+        await self._server.close()
 
     async def reply(self, request: ResponseRequest) -> AsyncIterator[ModelEvent]:
         """Answer. What the server does wrong ends the answer with `BackendFailed`."""
@@ -108,7 +96,7 @@ class OpenAIChatModel:
         try:
             async with closing(await self._begin(request)) as chunks:
                 while True:
-                    wait = _AFTER_END_S if answer.reason else self._timeout_s
+                    wait = _AFTER_END_S if answer.reason else self._server.timeout_s
                     async with asyncio.timeout(wait):
                         chunk = await anext(chunks, None)
                     if chunk is None:
@@ -129,10 +117,8 @@ class OpenAIChatModel:
     async def _begin(self, request: ResponseRequest) -> AsyncIterator[ChatCompletionChunk]:
         import openai
 
-        if self._client is None:
-            raise RuntimeError("The language model is not open.")
+        completions: Any = self._server.client.chat.completions
         arguments = await self._arguments(request)
-        completions: Any = self._client.chat.completions
         try:
             return await self._send(completions, arguments)
         except openai.APITimeoutError:
@@ -148,7 +134,7 @@ class OpenAIChatModel:
             return await self._send(completions, arguments)
 
     async def _send(self, completions: Any, arguments: dict[str, Any]) -> Any:
-        async with asyncio.timeout(self._timeout_s):
+        async with asyncio.timeout(self._server.timeout_s):
             return await completions.create(**arguments)
 
     async def _arguments(self, request: ResponseRequest) -> dict[str, Any]:
@@ -163,16 +149,16 @@ class OpenAIChatModel:
         limit = request.max_output_tokens or self._max_tokens
         if limit is not None:
             # OpenAI's newer models refuse the older name, many servers do not know the newer one.
-            name = "max_completion_tokens" if is_openai(self._url) else "max_tokens"
+            name = "max_completion_tokens" if self._server.is_openai else "max_tokens"
             arguments[name] = limit
         if self._temperature is not None:
             arguments["temperature"] = self._temperature
         return arguments
 
     async def _model_name(self) -> str:
-        if not self._model and self._client is not None:
-            async with asyncio.timeout(self._timeout_s):
-                listed = await self._client.models.list()
+        if not self._model:
+            async with asyncio.timeout(self._server.timeout_s):
+                listed = await self._server.client.models.list()
             self._model = listed.data[0].id if listed.data else "default"
         return self._model
 

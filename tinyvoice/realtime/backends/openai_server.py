@@ -32,6 +32,62 @@ def is_openai(url: str) -> bool:
     return not url or host == _OPENAI or host.endswith(f".{_OPENAI}")
 
 
+class OpenAIServer:
+    """One server, from `open` to `close`. It need not be there yet.
+
+    Args:
+        url: base address; "" is OpenAI itself.
+        key: "" takes ``OPENAI_API_KEY`` for OpenAI itself; other servers get none.
+        setting: ``llm`` or ``tts``, what messages call the settings by.
+        timeout_s: longest wait for the first or the next part of an answer, which the caller keeps.
+        connect_timeout_s: longest wait for a connection.
+    """
+
+    def __init__(
+        self, url: str, key: str, *, setting: str, timeout_s: float, connect_timeout_s: float
+    ) -> None:
+        self.url = url
+        self.timeout_s = timeout_s
+        self._key = key
+        self._setting = setting
+        self._connect_timeout_s = connect_timeout_s
+        self._client: AsyncOpenAI | None = None
+
+    async def open(self) -> None:
+        """Prepare the client; raises as `connect`."""
+        self._client = await asyncio.to_thread(
+            connect,
+            self.url,
+            self._key,
+            setting=self._setting,
+            connect_timeout_s=self._connect_timeout_s,
+            timeout_s=self.timeout_s,
+        )
+
+    async def close(self) -> None:
+        """Close connections; what is being answered fails."""
+        client, self._client = self._client, None
+        if client is not None:
+            await client.close()
+
+    @property
+    def is_openai(self) -> bool:
+        """Whether it is OpenAI's own."""
+        return is_openai(self.url)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether there is a client."""
+        return self._client is not None
+
+    @property
+    def client(self) -> AsyncOpenAI:
+        """The client; `RuntimeError` unless the server is open."""
+        if self._client is None:
+            raise RuntimeError(f"The server of {self._setting}_url is not open.")
+        return self._client
+
+
 def connect(
     url: str, key: str, *, setting: str, connect_timeout_s: float, timeout_s: float
 ) -> AsyncOpenAI:

@@ -8,16 +8,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tinyvoice.errors import ConfigurationError
 from tinyvoice.realtime.backends.errors import VoiceError
 from tinyvoice.realtime.backends.interface import SpokenAudio
 from tinyvoice.realtime.backends.iterators import closing
-from tinyvoice.realtime.backends.openai_server import connect, failure, is_openai
-
-if TYPE_CHECKING:
-    from openai import AsyncOpenAI
+from tinyvoice.realtime.backends.openai_server import OpenAIServer, failure
 
 DEFAULT_MODEL = "gpt-4o-mini-tts"
 """Asked of OpenAI where no model is named."""
@@ -52,12 +49,10 @@ class OpenAISpeechVoice:
         timeout_s: float = 15.0,
         connect_timeout_s: float = 5.0,
     ) -> None:
-        self._url = url
+        self._server = OpenAIServer(
+            url, key, setting="tts", timeout_s=timeout_s, connect_timeout_s=connect_timeout_s
+        )
         self._model = model
-        self._key = key
-        self._timeout_s = timeout_s
-        self._connect_timeout_s = connect_timeout_s
-        self._client: AsyncOpenAI | None = None
 
     async def open(self) -> None:
         """Prepare the client. The server need not be there yet.
@@ -66,24 +61,15 @@ class OpenAISpeechVoice:
             MissingExtraError: the package openai is not installed.
             ConfigurationError: address, key or model are missing or cannot work.
         """
-        if not self._model and not is_openai(self._url):
+        if not self._model and not self._server.is_openai:
             raise ConfigurationError(
                 "The voice's server may have several models: set tts_model.", key="tts_model"
             )
-        self._client = await asyncio.to_thread(
-            connect,
-            self._url,
-            self._key,
-            setting="tts",
-            connect_timeout_s=self._connect_timeout_s,
-            timeout_s=self._timeout_s,
-        )
+        await self._server.open()
 
     async def close(self) -> None:
         """Close connections; what is being spoken fails."""
-        client, self._client = self._client, None
-        if client is not None:
-            await client.close()
+        await self._server.close()
 
     async def speak(self, text: str, voice: str, speed: float) -> AsyncIterator[SpokenAudio]:
         """Speak ``text``; the server knows which voices there are.
@@ -93,7 +79,7 @@ class OpenAISpeechVoice:
         """
         import openai
 
-        if self._client is None:
+        if not self._server.is_open:
             raise VoiceError("The voice is not open.")
         midway = False
         try:
@@ -101,7 +87,7 @@ class OpenAISpeechVoice:
                 _check_sound(response.headers.get("content-type", ""))
                 async with closing(response.iter_bytes(_CHUNK_BYTES)) as chunks:
                     while True:
-                        async with asyncio.timeout(self._timeout_s):
+                        async with asyncio.timeout(self._server.timeout_s):
                             chunk = await anext(chunks, None)
                         if chunk is None:
                             return
@@ -116,11 +102,10 @@ class OpenAISpeechVoice:
             raise VoiceError(f"{_WHAT} broke off before the end.") from error
 
     def _request(self, text: str, voice: str, speed: float) -> Any:
-        assert self._client is not None
         optional: dict[str, Any] = (
             {} if speed == 1 else {"speed": min(max(speed, _SLOWEST), _FASTEST)}
         )
-        return self._client.audio.speech.with_streaming_response.create(
+        return self._server.client.audio.speech.with_streaming_response.create(
             model=self._model or DEFAULT_MODEL,
             voice=voice,
             input=text,
