@@ -93,3 +93,11 @@ def test_without_work_text_is_simply_written(terminal: Terminal) -> None:
     with hidden():
         terminal.write("text")
     assert terminal.getvalue() == "text"
+
+
+def test_the_time_that_is_left_follows_from_the_pace() -> None:
+    assert progress._left(50, 200, 60.0) == "3:00 left"
+    assert progress._left(0.5, 1, 7.0) == "0:07 left"
+    assert progress._left(0, 200, 60.0) == ""
+    assert progress._left(200, 200, 60.0) == ""
+    assert progress._left(5, None, 60.0) == ""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,9 +19,11 @@ from pipecat.processors.frame_processor import FrameDirection, FrameProcessor
 from pipecat.services.stt_service import STTService
 from pipecat.workers.runner import WorkerRunner
 
+from tests.server.conftest import RunningServer, running
 from tinyvoice.benchmark.speech import Clip, bundled_speech
 from tinyvoice.engine import StreamingEngine
 from tinyvoice.model.modeling import ASRModel
+from tinyvoice.server.settings import ServerSettings
 
 RATE = 16_000
 CHUNK = 320
@@ -48,6 +50,19 @@ def clips(model: ASRModel) -> list[Clip]:
 async def engine(model: ASRModel) -> AsyncIterator[StreamingEngine]:
     async with StreamingEngine(model) as opened:
         yield opened
+
+
+def server_settings(**changes: Any) -> ServerSettings:
+    """Of a server that takes sessions however slow the machine is."""
+    base = {"port": 0, "tts": "none", "refuse_partial_gap_s": 3_600}
+    return ServerSettings(**{**base, **changes})
+
+
+@pytest.fixture(scope="session")
+def server(model: ASRModel) -> Iterator[RunningServer]:
+    """A server on a free port of 127.0.0.1."""
+    with running(server_settings(), model) as found:
+        yield found
 
 
 class Sink(FrameProcessor):

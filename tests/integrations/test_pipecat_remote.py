@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -34,28 +34,15 @@ from pipecat.transcriptions.language import Language
 from pipecat.turns.user_turn_strategies import ExternalUserTurnStrategies
 from pipecat.utils.errors import ErrorCategory
 
-from tests.integrations.conftest import RATE, Running, start
+from tests.integrations.conftest import RATE, Running, server_settings, start
 from tests.server.conftest import RunningServer, changed, eventually, running
 from tinyvoice.audio.resample import resample
 from tinyvoice.benchmark.speech import Clip
 from tinyvoice.errors import ConfigurationError
 from tinyvoice.integrations import PipecatRemoteASRService
 from tinyvoice.model.modeling import ASRModel
-from tinyvoice.server.settings import ServerSettings
 
-NEVER_OVERLOADED_S = 3_600
 PATIENCE_S = 40.0
-
-
-def settings(**changes: object) -> ServerSettings:
-    base = {"port": 0, "tts": "none", "refuse_partial_gap_s": NEVER_OVERLOADED_S}
-    return ServerSettings(**{**base, **changes})  # type: ignore[arg-type]
-
-
-@pytest.fixture(scope="module")
-def server(model: ASRModel) -> Iterator[RunningServer]:
-    with running(settings(), model) as found:
-        yield found
 
 
 class Wire:
@@ -326,14 +313,14 @@ async def test_a_turn_does_not_wait_for_a_server_that_is_away(
 
 
 async def test_a_server_that_is_started_again_goes_on(model: ASRModel, clips: list[Clip]) -> None:
-    with running(settings(drain_seconds=0.1), model) as first:
+    with running(server_settings(drain_seconds=0.1), model) as first:
         port = urlsplit(first.url).port
         found = await start(PipecatRemoteASRService(url=first.url), vad=False)
         await found.feed(clips[0].samples[:RATE])
         await found.until(InterimTranscriptionFrame)
     await eventually_here(lambda: found.errors)
     await found.feed(clips[0].samples[RATE:])
-    with running(settings(port=port), model):
+    with running(server_settings(port=port), model):
         await found.silence(1.5)
         await found.until(TranscriptionFrame)
         await found.end()
@@ -343,7 +330,7 @@ async def test_a_server_that_is_started_again_goes_on(model: ASRModel, clips: li
 
 
 async def test_a_wrong_key_is_told_and_not_tried_again(model: ASRModel, clips: list[Clip]) -> None:
-    with running(settings(api_key=("right",)), model) as server:
+    with running(server_settings(api_key=("right",)), model) as server:
         service = PipecatRemoteASRService(url=server.url, api_key="wrong")
         found = await start(service, vad=False)
         await eventually_here(lambda: found.errors)

@@ -7,6 +7,10 @@ other. TTFS is what Pipecat's service base reports as time to first byte: from t
 speech, as the voice activity detection sees it, to the last final text. Word errors are counted by
 rule (``meaning.py``) where theirs are judged by a language model.
 
+Beside it are counted the flushes (stops of voice activity) that no finalized text answered, empty
+frames, and frames with text over sound in which nobody speaks (`quiet`). Whether the service delays
+the voice activity detection itself is measured by `pipecat_detection`.
+
 It measures what Pipecat sees, threads and event loop included; what the engine alone takes is
 measured by `suite`.
 """
@@ -15,20 +19,23 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass, field
+from itertools import chain, count
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from pipecat.audio.vad.silero import SileroVADAnalyzer
 from pipecat.audio.vad.vad_analyzer import VADParams
 from pipecat.frames.frames import (
     EndFrame,
-    Frame,
     InputAudioRawFrame,
     InterimTranscriptionFrame,
     MetricsFrame,
     TranscriptionFrame,
+    VADUserStartedSpeakingFrame,
     VADUserStoppedSpeakingFrame,
 )
 from pipecat.metrics.metrics import TTFBMetricsData
@@ -36,10 +43,12 @@ from pipecat.observers.base_observer import BaseObserver, FramePushed
 from pipecat.pipeline.pipeline import Pipeline
 from pipecat.pipeline.worker import PipelineParams, PipelineWorker
 from pipecat.processors.audio.vad_processor import VADProcessor
+from pipecat.processors.frame_processor import FrameDirection, FrameProcessor
 from pipecat.services.stt_service import STTService
 from pipecat.workers.runner import WorkerRunner
 
 from tinyvoice.benchmark.meaning import meaning_errors
+from tinyvoice.benchmark.quiet import quiet_sounds
 from tinyvoice.benchmark.speech import Clip
 from tinyvoice.metrics import Distribution, distribution
 
@@ -49,6 +58,8 @@ STOP_S = 0.2
 """Silence after which Pipecat's voice activity detection says that speech is over."""
 LONGEST_WAIT_S = 10.0
 LATE_TEXT_S = 2.0
+QUIET_S = 10.0
+"""Of each kind of sound in which nobody speaks."""
 
 
 @dataclass(frozen=True)
@@ -63,19 +74,28 @@ class Sample:
     first_interim: float | None
     """Seconds from the beginning of the recording's audio to the first interim text."""
     interims: int
-    vad_stop: float | None
-    """Seconds from the beginning to the last stop of voice activity: a service that holds up the
-    event loop would move it."""
-    finalized: bool
+    flushes: int
+    """Stops of voice activity."""
+    unanswered: int
+    """Flushes that no finalized text answered before the next one."""
+    empty: int
+    """Interim and final frames without a word."""
+
+    @property
+    def finalized(self) -> bool:
+        """Whether a text answered a flush."""
+        return self.flushes > self.unanswered
 
 
-class DeafService(STTService):
-    """Hears nothing: shows when voice activity stops where no recogniser is at work."""
+@dataclass(frozen=True)
+class Quiet:
+    """What came of sound in which nobody speaks."""
 
-    async def run_stt(self, audio: bytes) -> AsyncGenerator[Frame | None, None]:
-        """Let the audio pass."""
-        del audio
-        yield None
+    name: str
+    seconds: float
+    frames: int
+    """Interim and final frames; each is one too many."""
+    texts: Sequence[str]
 
 
 @dataclass(frozen=True)
@@ -83,6 +103,7 @@ class PipecatFigures:
     """A row of the public table, and what stands behind it."""
 
     samples: Sequence[Sample] = field(repr=False)
+    quiet: Sequence[Quiet] = ()
 
     @property
     def transcripts(self) -> float:
@@ -116,6 +137,26 @@ class PipecatFigures:
         """Share of samples whose text answered the flush."""
         return _mean([sample.finalized for sample in self.samples])
 
+    @property
+    def flushes(self) -> int:
+        """Stops of voice activity."""
+        return sum(sample.flushes for sample in self.samples)
+
+    @property
+    def unanswered(self) -> int:
+        """Flushes that no finalized text answered."""
+        return sum(sample.unanswered for sample in self.samples)
+
+    @property
+    def empty(self) -> int:
+        """Frames without a word."""
+        return sum(sample.empty for sample in self.samples)
+
+    @property
+    def hallucinated(self) -> int:
+        """Frames over sound in which nobody speaks."""
+        return sum(quiet.frames for quiet in self.quiet)
+
     def to_json(self) -> dict[str, Any]:
         """Everything, with the samples."""
         return {
@@ -125,6 +166,12 @@ class PipecatFigures:
             "pooled_error_rate": self.pooled_error_rate,
             "finalized": self.finalized,
             "ttfs_s": asdict(self.ttfs) if self.ttfs else None,
+            "flushes": self.flushes,
+            "unanswered": self.unanswered,
+            "empty": self.empty,
+            "hallucinated": self.hallucinated,
+            "quiet_s": sum(quiet.seconds for quiet in self.quiet),
+            "quiet": [asdict(quiet) for quiet in self.quiet],
             "samples": [asdict(sample) for sample in self.samples],
         }
 
@@ -137,8 +184,8 @@ async def measure(
     clips: Sequence[Clip],
     make_service: Callable[[], STTService],
     *,
-    after_each: Callable[[int], bool] | None = None,
-) -> PipecatFigures:
+    after_each: Callable[[int], bool] = lambda _: True,
+) -> list[Sample]:
     """Play every clip to a service of its own, one after the other, at speaking pace.
 
     ``after_each`` is told how many are done and says whether to go on.
@@ -146,21 +193,49 @@ async def measure(
     samples: list[Sample] = []
     for clip in clips:
         samples.append(await measure_clip(clip, make_service()))
-        if after_each is not None and not after_each(len(samples)):
+        if not after_each(len(samples)):
             break
-    return PipecatFigures(samples)
+    return samples
 
 
 async def measure_clip(clip: Clip, service: STTService) -> Sample:
     """Play one clip through a pipeline, then silence, and gather what the service pushed."""
     vad = VADProcessor(vad_analyzer=SileroVADAnalyzer(params=VADParams(stop_secs=STOP_S)))
-    observer = _Observer()
+    observer = Observer()
+    async with pipeline([vad, service], observer) as worker:
+        observer.zero = time.monotonic()
+        await _play(worker, clip, observer)
+    return observer.sample(clip)
+
+
+async def measure_quiet(
+    make_service: Callable[[], STTService], seconds: float = QUIET_S
+) -> list[Quiet]:
+    """Play sound in which nobody speaks, as fast as it is taken."""
+    found: list[Quiet] = []
+    for name, sound in quiet_sounds(seconds).items():
+        vad = VADProcessor(vad_analyzer=SileroVADAnalyzer(params=VADParams(stop_secs=STOP_S)))
+        observer = Observer()
+        async with pipeline([vad, make_service()], observer) as worker:
+            for piece in chunks(np.round(sound * 32767).astype(np.int16)):
+                await worker.queue_frame(piece)
+                await asyncio.sleep(0)
+        texts = [frame.text for _, frame in observer.finals]
+        found.append(Quiet(name, seconds, len(texts) + len(observer.interims), texts))
+    return found
+
+
+@asynccontextmanager
+async def pipeline(
+    stages: Sequence[FrameProcessor], observer: BaseObserver | None = None
+) -> AsyncIterator[PipelineWorker]:
+    """A pipeline that has started; at the end it takes all that was queued, then ends."""
     worker = PipelineWorker(
-        Pipeline([vad, service]),
+        Pipeline([*stages]),
         params=PipelineParams(
             audio_in_sample_rate=SAMPLE_RATE, enable_metrics=True, enable_usage_metrics=True
         ),
-        observers=[observer],
+        observers=[observer] if observer is not None else [],
         enable_rtvi=False,
         idle_timeout_secs=None,
     )
@@ -174,38 +249,36 @@ async def measure_clip(clip: Clip, service: STTService) -> Sample:
         started.set()
 
     await started.wait()
-    observer.zero = time.monotonic()
-    await _play(worker, clip, observer)
+    yield worker
     await worker.queue_frame(EndFrame())
     await running
-    return observer.sample(clip)
 
 
-async def _play(worker: PipelineWorker, clip: Clip, observer: _Observer) -> None:
+def chunks(speech: NDArray[np.int16]) -> Iterator[InputAudioRawFrame]:
+    """Frames of `CHUNK_MS`; the last one is filled up with silence."""
+    size = SAMPLE_RATE * CHUNK_MS // 1000
+    padded = np.pad(speech, (0, -len(speech) % size))
+    for begin in range(0, len(padded), size):
+        audio = padded[begin : begin + size].tobytes()
+        yield InputAudioRawFrame(audio=audio, sample_rate=SAMPLE_RATE, num_channels=1)
+
+
+async def _play(worker: PipelineWorker, clip: Clip, observer: Observer) -> None:
     """The clip, then silence until the text has come; paced on absolute time."""
-    chunk = SAMPLE_RATE * CHUNK_MS // 1000
-    speech = clip.pcm16()
-    silence = np.zeros(chunk, dtype=np.int16)
-    chunks = -(-len(speech) // chunk)
-    position = 0
-    while True:
-        spoken = position * CHUNK_MS / 1000
-        if position >= chunks:
-            waited = spoken - chunks * CHUNK_MS / 1000
+    silence = np.zeros(SAMPLE_RATE * CHUNK_MS // 1000, dtype=np.int16)
+    spoken_s = 0.0
+    for frame in chain(chunks(clip.pcm16()), (next(chunks(silence)) for _ in count())):
+        if spoken_s >= clip.duration:
             if observer.finals and time.monotonic() - observer.finals[0][0] >= LATE_TEXT_S:
                 return
-            if waited >= LONGEST_WAIT_S:
+            if spoken_s - clip.duration >= LONGEST_WAIT_S:
                 return
-        piece = speech[position * chunk : (position + 1) * chunk]
-        piece = np.concatenate([piece, silence[len(piece) :]]) if len(piece) < chunk else piece
-        frame = InputAudioRawFrame(audio=piece.tobytes(), sample_rate=SAMPLE_RATE, num_channels=1)
-        position += 1
-        delay = observer.zero + position * CHUNK_MS / 1000 - time.monotonic()
-        await asyncio.sleep(max(delay, 0.0))
+        spoken_s += CHUNK_MS / 1000
+        await asyncio.sleep(max(observer.zero + spoken_s - time.monotonic(), 0.0))
         await worker.queue_frame(frame)
 
 
-class _Observer(BaseObserver):
+class Observer(BaseObserver):
     """Notes what the service pushes, once for each frame."""
 
     def __init__(self) -> None:
@@ -214,10 +287,12 @@ class _Observer(BaseObserver):
         self.finals: list[tuple[float, TranscriptionFrame]] = []
         self.interims: list[float] = []
         self.ttfb: float | None = None
-        self.vad_stop: float | None = None
+        self.flushes = self.unanswered = self.empty = 0
+        self._asked = False
         self._seen: set[int] = set()
 
     async def on_push_frame(self, data: FramePushed) -> None:
+        """A processor has handed on a frame; each frame counts once."""
         frame = data.frame
         if frame.id in self._seen:
             return
@@ -225,16 +300,31 @@ class _Observer(BaseObserver):
         now = time.monotonic()
         if isinstance(frame, TranscriptionFrame):
             self.finals.append((now, frame))
+            self._asked = self._asked and not frame.finalized
+            self.empty += not frame.text.strip()
         elif isinstance(frame, InterimTranscriptionFrame):
             self.interims.append(now - self.zero)
+            self.empty += not frame.text.strip()
+        elif isinstance(frame, VADUserStartedSpeakingFrame):
+            self._give_up()
         elif isinstance(frame, VADUserStoppedSpeakingFrame):
-            self.vad_stop = now - self.zero
+            if data.direction is FrameDirection.DOWNSTREAM:  # it is broadcast, as two frames
+                self._give_up()
+                self.flushes += 1
+                self._asked = True
         elif isinstance(frame, MetricsFrame) and isinstance(data.source, STTService):
             for metric in frame.data:
                 if isinstance(metric, TTFBMetricsData) and metric.value > 0.0:
                     self.ttfb = metric.value  # the last one counts, as it does there
 
+    def _give_up(self) -> None:
+        """The flush before, if there was one, is not answered any more."""
+        self.unanswered += self._asked
+        self._asked = False
+
     def sample(self, clip: Clip) -> Sample:
+        """What came of the clip, at its end."""
+        self._give_up()
         return Sample(
             name=clip.name,
             reference=clip.text or "",
@@ -242,8 +332,9 @@ class _Observer(BaseObserver):
             ttfs=self.ttfb,
             first_interim=self.interims[0] if self.interims else None,
             interims=len(self.interims),
-            vad_stop=self.vad_stop,
-            finalized=any(frame.finalized for _, frame in self.finals),
+            flushes=self.flushes,
+            unanswered=self.unanswered,
+            empty=self.empty,
         )
 
 

@@ -72,6 +72,8 @@ def tables(record: Record) -> Iterator[Table]:
         yield soak_table(record["soak"])
     if record.get("pipecat"):
         yield pipecat_table(record)
+        if record["pipecat"]["detection"]:
+            yield detection_table(record["pipecat"]["detection"])
 
 
 # Tables --------------------------------------------------------------------------------------
@@ -284,13 +286,41 @@ def pipecat_table(record: Record) -> Table:
         *("Vendor", "Model", "Transcripts", "Perfect", "WER mean", "Pooled"),
         *("TTFS med", "P95", "P99"),
     )
-    samples = len(found["samples"])
-    note = (
-        f"{samples} samples of {found['different']} different utterances; transcripts, perfect and "
-        f"errors in %, counted by rule; {100 * found['finalized']:.1f} % of the samples were "
-        "answered by a finalized text"
+    return Table("In Pipecat's own benchmark", columns, [row], _pipecat_note(found))
+
+
+def _pipecat_note(found: Record) -> str:
+    flushes, unanswered = found["flushes"], found["unanswered"]
+    quiet = "sound without speech was not played"
+    if found["quiet_s"]:
+        quiet = f"{found['hallucinated']} over {found['quiet_s']:.0f} s of sound without speech"
+    return (
+        f"{len(found['samples'])} samples of {found['different']} different utterances; "
+        "transcripts, perfect and errors in %, counted by rule; a finalized text answered "
+        f"{flushes - unanswered:,} of {flushes:,} flushes; frames without a word: "
+        f"{found['empty']}; frames with text: {quiet}"
     )
-    return Table("In Pipecat's own benchmark", columns, [row], note)
+
+
+def detection_table(found: Record) -> Table:
+    """When decisions of the voice activity detection leave, beside a service that does nothing."""
+    names = {
+        "service": "with the service",
+        "nothing": "with one that does nothing",
+        "added": "what the service adds",
+    }
+    rows = []
+    for key, title in names.items():
+        spread = found[f"{key}_s"]
+        if spread is not None:
+            values = (spread[name] for name in ("p50", "p95", "p99", "greatest"))
+            rows.append((title, *map(milliseconds, values), f"{spread['count']:,}"))
+    columns = ("late by", "p50", "p95", "p99", "greatest", "of")
+    note = (
+        f"the same decisions at the same places in {percent(found['same'])} of "
+        f"{len(found['recordings'])} recordings"
+    )
+    return Table("Voice activity detection behind the service", columns, rows, note)
 
 
 def fault(reason: str) -> str:
@@ -383,8 +413,8 @@ def _row(cells: Sequence[str]) -> str:
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 
-def write_into(document: Path, text: str) -> None:
-    """Replace what stands between :data:`BEGIN` and :data:`END` in a document.
+def read_around(document: Path) -> tuple[str, str]:
+    """What stands in a document before :data:`BEGIN` and behind :data:`END`.
 
     Raises:
         ConfigurationError: there is no such document, or it lacks the marks.
@@ -403,6 +433,12 @@ def write_into(document: Path, text: str) -> None:
         raise ConfigurationError(
             f"{document} lacks the lines {BEGIN} and {END}: add them.", key="into"
         )
+    return head, tail
+
+
+def write_into(document: Path, text: str) -> None:
+    """Replace what stands between the marks in a document; raises as `read_around`."""
+    head, tail = read_around(document)
     document.write_text(f"{head}{BEGIN}\n\n{text}\n\n{END}{tail}", encoding="utf-8")
 
 
@@ -428,7 +464,8 @@ def read_record(path: Path) -> Record:
 
 
 def plot(records: Sequence[Record], path: Path) -> None:
-    """Draw latencies of one stream, and time to final over the number of streams.
+    """Draw latencies of one stream, time to final over the number of streams, and how late voice
+    activity is decided in a pipeline.
 
     Raises:
         MissingExtraError: matplotlib is not installed.
@@ -439,17 +476,20 @@ def plot(records: Sequence[Record], path: Path) -> None:
 
     single = next((found for record in records if (found := _a_single(record))), None)
     streamed = [record for record in records if any(record["streams"].values())]
-    if single is None and not streamed:
+    detected = next((found for record in records if (found := _detection(record))), None)
+    panels = (single is not None) + bool(streamed) + (detected is not None)
+    if not panels:
         raise ConfigurationError(
-            "There is nothing to draw: measure one stream, or --streams.", key="plot"
+            "There is nothing to draw: measure one stream, --streams or --pipecat.", key="plot"
         )
-    panels = (single is not None) + bool(streamed)
     figure = Figure(figsize=(5.5 * panels, 4.0), layout="constrained")
     axes = iter(figure.subplots(1, panels, squeeze=False)[0])
     if single is not None:
         _draw_latencies(next(axes), single)
     if streamed:
         _draw_streams(next(axes), streamed)
+    if detected is not None:
+        _draw_detection(next(axes), detected)
     try:
         figure.savefig(path, dpi=150)
     except (OSError, ValueError) as error:
@@ -487,6 +527,24 @@ def _draw_latencies(axes: Any, single: Record) -> None:
     axes.set_xlim(left=0)
     axes.set_xlabel("ms: median, to p95 (blue), to p99 (grey)")
     axes.set_title("one stream")
+
+
+def _detection(record: Record) -> Record | None:
+    """Of a run in Pipecat's pipelines, what it showed of the voice activity detection."""
+    return (record.get("pipecat") or {}).get("detection")
+
+
+def _draw_detection(axes: Any, found: Record) -> None:
+    """Share of the decisions that have left by so late, with the service and without."""
+    styles = {"nothing": ("s--", "a service that does nothing"), "service": ("o-", "tinyvoice")}
+    for key, (style, name) in styles.items():
+        late = sorted(d["late_s"] * 1000 for one in found["recordings"] for d in one[key])
+        shares = [(rank + 1) / len(late) for rank in range(len(late))]
+        axes.plot(late, shares, style, markersize=3, label=name)
+    axes.set_xlabel("ms after the audio that decided was due")
+    axes.set_ylabel("share of the decisions")
+    axes.set_title("voice activity in a Pipecat pipeline")
+    axes.legend()
 
 
 def _name(record: Record) -> str:

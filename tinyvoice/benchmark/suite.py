@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from itertools import cycle, islice
@@ -39,10 +40,13 @@ from tinyvoice.benchmark.soak import SoakFigures, one_minute, soak
 from tinyvoice.benchmark.speech import Clip, of_length
 from tinyvoice.engine.engine import StreamingEngine
 from tinyvoice.engine.settings import EngineSettings
+from tinyvoice.errors import ConfigurationError
 from tinyvoice.model.modeling import ASRModel
 from tinyvoice.model.random_weights import peak_memory_bytes
 
-if TYPE_CHECKING:  # it needs an extra
+if TYPE_CHECKING:  # they need extras
+    from pipecat.services.stt_service import STTService
+
     from tinyvoice.benchmark.remote import RemoteEngine
     from tinyvoice.benchmark.usage import Usage
 
@@ -126,7 +130,8 @@ class Report:
     """The largest number of streams held of those tried; 0 where none was."""
     soak: SoakFigures | None = None
     pipecat: dict[str, Any] | None = None
-    """Of :class:`~tinyvoice.benchmark.pipecat_stt.PipecatFigures`."""
+    """Of :class:`~tinyvoice.benchmark.pipecat_stt.PipecatFigures`, and under ``detection`` of
+    :class:`~tinyvoice.benchmark.pipecat_detection.DetectionFigures`."""
     interrupted: bool = False
 
     def to_json(self) -> dict[str, Any]:
@@ -276,31 +281,64 @@ class Suite:
         self.report.interrupted = self.report.interrupted or self.report.soak.interrupted
 
     def measure_pipecat(self, samples: int) -> None:
-        """A pipeline of Pipecat's, by the method of its own benchmark, over so many samples.
+        """Pipelines of Pipecat's, by the method of its own benchmark, over so many samples.
+
+        Then what the service does to the voice activity detection, and sound without speech.
 
         Raises:
             MissingExtraError: Pipecat is not installed.
+            ConfigurationError: no recording has a text.
         """
         from tinyvoice import integrations
 
+        _quieten_pipecat()
         service = integrations.PipecatASRService  # first: it says which extra is missing
-        from tinyvoice.benchmark.pipecat_stt import PipecatFigures, measure
-
         spoken = [clip for clip in self.clips if clip.text]
+        if not spoken:
+            raise ConfigurationError(
+                "No recording has a text to compare with: give --audio recordings that have one.",
+                key="audio",
+            )
         clips = list(islice(cycle(spoken), samples))
-        what = f"{samples} samples in Pipecat's own benchmark"
 
-        async def part(engine: Any, stop: asyncio.Event) -> PipecatFigures:
-            def after_each(done: int) -> bool:
-                self.say(what, done / samples)
+        async def part(engine: Any, stop: asyncio.Event) -> dict[str, Any]:
+            return await self._in_pipelines(lambda: service(engine=engine), clips, stop)
+
+        found = asyncio.run(self._with_engine(ENGINE, part))
+        different = min(len(spoken), len(found["samples"]))
+        self.report.pipecat = {**found, "different": different}
+
+    async def _in_pipelines(
+        self, make_service: Callable[[], STTService], clips: Sequence[Clip], stop: asyncio.Event
+    ) -> dict[str, Any]:
+        from tinyvoice.benchmark.pipecat_detection import RECORDINGS, compare_detection
+        from tinyvoice.benchmark.pipecat_stt import PipecatFigures, measure, measure_quiet
+
+        def after_each(what: str, of: int) -> Callable[[int], bool]:
+            self.say(what, 0.0)
+
+            def report(done: int) -> bool:
+                self.say(what, done / of)
                 return not stop.is_set()
 
-            return await measure(clips, lambda: service(engine=engine), after_each=after_each)
+            return report
 
-        self.say(what, 0.0)
-        found = asyncio.run(self._with_engine(ENGINE, part))
-        self.report.pipecat = {**found.to_json(), "different": min(len(spoken), samples)}
-        self.report.interrupted = self.report.interrupted or len(found.samples) < samples
+        report = after_each(f"{len(clips)} samples in Pipecat's own benchmark", len(clips))
+        samples = await measure(clips, make_service, after_each=report)
+        quiet, detection = [], None
+        if not stop.is_set():
+            different = list({clip.name: clip for clip in clips}.values())[:RECORDINGS]
+            what = f"voice activity detection over {len(different)} recordings"
+            report = after_each(what, len(different))
+            detection = await compare_detection(different, make_service, after_each=report)
+        if not stop.is_set():
+            self.say("sound without speech", 0.0)
+            quiet = await measure_quiet(make_service)
+        self.report.interrupted = self.report.interrupted or stop.is_set()
+        return {
+            **PipecatFigures(samples, quiet).to_json(),
+            "detection": detection.to_json() if detection is not None else None,
+        }
 
     # --- one run ---------------------------------------------------------------------------------
 
@@ -396,6 +434,14 @@ def search_held(held: Callable[[int], bool], stopped: Callable[[], bool]) -> Non
             low = middle
         else:
             high = middle
+
+
+def _quieten_pipecat() -> None:
+    """It logs every step to standard error, over the progress bar."""
+    with suppress(ModuleNotFoundError):  # whoever needs it says so
+        from loguru import logger
+
+        logger.disable("pipecat")
 
 
 def new_report(

@@ -107,10 +107,18 @@ class Activity:
             Progress,
             ProgressColumn,
             SpinnerColumn,
+            Task,
             TaskProgressColumn,
             TextColumn,
             TimeElapsedColumn,
         )
+        from rich.text import Text
+
+        class TimeLeft(ProgressColumn):
+            """By the pace so far: rich's own forgets steps that are half a minute apart."""
+
+            def render(self, task: Task) -> Text:
+                return Text(_left(task.completed, task.total, task.elapsed), style="dim")
 
         columns: list[ProgressColumn] = [
             SpinnerColumn(),
@@ -121,6 +129,8 @@ class Activity:
         if self._total > 1:
             columns.append(MofNCompleteColumn())
         columns.append(TimeElapsedColumn())
+        if self._total > 0:
+            columns.append(TimeLeft())
         with self.lock:
             if self._timer is None:
                 return  # the work ended just now
@@ -142,3 +152,11 @@ class Activity:
             task = self.progress.tasks[0].id
             done = self._done + self._under_way
             self.progress.update(task, description=self._description, completed=done)
+
+
+def _left(done: float, total: float | None, elapsed_s: float | None) -> str:
+    """How long the rest takes at the pace so far; nothing while that cannot be said."""
+    if not total or not elapsed_s or not 0 < done < total:
+        return ""
+    seconds = round(elapsed_s * (total - done) / done)
+    return f"{seconds // 60}:{seconds % 60:02} left"
