@@ -42,8 +42,9 @@ from tinyvoice.integrations.transcript import LiveTranscript
 
 TTFS_P99_S = 0.28
 """What turn strategies are told of the time from the end of speech to the final text, in seconds,
-Pipecat's 0.2 s of voice activity stop included: a bound for 99 % with room to spare, since it is
-only waited for where no finalized text comes. ``tinyvoice bench --pipecat`` measures it."""
+Pipecat's 0.2 s of voice activity stop included. It is a bound that the project holds itself to for
+99 % of the utterances, not a measurement; ``tinyvoice bench --pipecat`` shows what a machine does.
+It is waited for only where no finalized text comes."""
 
 _STREAM_SETTINGS = (
     "threshold",
