@@ -18,7 +18,7 @@ import typer
 from tinyvoice.cli.options import Device, ModelName, ModelPrecision, Precision
 from tinyvoice.cli.progress import Activity, hidden
 from tinyvoice.cli.transcribe import load_model
-from tinyvoice.errors import ConfigurationError, TinyvoiceError
+from tinyvoice.errors import TinyvoiceError
 
 if TYPE_CHECKING:
     from tinyvoice.benchmark.report import Record
@@ -208,7 +208,9 @@ def bench(
 
         check_plotting()
     if into is not None:
-        _check_document(into)
+        from tinyvoice.benchmark.report import read_around
+
+        read_around(into)  # now, not after ten minutes
     if kept:
         from tinyvoice.benchmark.report import read_record
 
@@ -465,22 +467,6 @@ def _deliver(
     if into is not None:
         picture = None if plot is None else Path(os.path.relpath(plot, into.parent)).as_posix()
         report.write_into(into, report.markdown(records, picture))
-
-
-def _check_document(into: Path) -> None:
-    """Find out now, not after ten minutes, that the document has no place for figures."""
-    from tinyvoice.benchmark.report import BEGIN, END
-
-    try:
-        content = into.read_text(encoding="utf-8")
-    except OSError as error:
-        raise ConfigurationError(
-            f"{into} cannot be read ({error.strerror}): give a document with the lines "
-            f"{BEGIN} and {END}.",
-            key="into",
-        ) from error
-    if BEGIN not in content or END not in content:
-        raise ConfigurationError(f"{into} lacks the lines {BEGIN} and {END}: add them.", key="into")
 
 
 def _numbers(streams: str | None) -> list[int] | None:

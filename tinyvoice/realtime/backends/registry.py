@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
+from tinyvoice.checks import one_of
 from tinyvoice.errors import ConfigurationError
 from tinyvoice.realtime.backends.interface import LanguageModel, Voice
 from tinyvoice.realtime.backends.responder import ConversationResponder
@@ -63,8 +64,8 @@ class BackendSettings:
     """Texts that eSpeak NG speaks at the same time."""
 
     def __post_init__(self) -> None:
-        _choice("llm", self.llm, get_args(LanguageModelName))
-        _choice("tts", self.tts, get_args(VoiceName))
+        one_of("llm", self.llm, get_args(LanguageModelName))
+        one_of("tts", self.tts, get_args(VoiceName))
         for name in ("llm_timeout_s", "connect_timeout_s", "tts_timeout_s"):
             if not 0 < getattr(self, name) <= 3600:
                 raise ConfigurationError(f"{name} lies between 0 and 3600 seconds.", key=name)
@@ -138,10 +139,3 @@ def build_voice(settings: BackendSettings) -> Voice | None:
     from tinyvoice.realtime.backends.piper import PiperVoice
 
     return PiperVoice(settings.tts_model)
-
-
-def _choice(key: str, value: str, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise ConfigurationError(
-            f"{key} is {value!r}: choose one of {', '.join(choices)}.", key=key
-        )
