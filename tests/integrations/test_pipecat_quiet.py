@@ -29,7 +29,7 @@ def make_service(
     request: pytest.FixtureRequest, engine: StreamingEngine, server: RunningServer
 ) -> MakeService:
     if request.param == "of a server":
-        return lambda: PipecatRemoteASRService(url=server.url)
+        return lambda: PipecatRemoteASRService(url=server.url, drain_s=20.0)
     return lambda: PipecatASRService(engine=engine)
 
 

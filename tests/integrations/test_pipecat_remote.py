@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import socket
 from collections.abc import AsyncIterator, Callable
+from typing import Any
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -101,6 +102,11 @@ async def eventually_here(holds: Callable[[], object]) -> None:
             await asyncio.sleep(0.01)
 
 
+def remote(url: str, *, drain_s: float = 20.0, **options: Any) -> PipecatRemoteASRService:
+    """A service that waits for its last text as long as a busy machine takes."""
+    return PipecatRemoteASRService(url=url, drain_s=drain_s, **options)
+
+
 def texts(found: Running) -> list[str]:
     return [frame.text for frame in found.sink.of(TranscriptionFrame)]
 
@@ -108,7 +114,7 @@ def texts(found: Running) -> list[str]:
 async def test_interims_while_speaking_and_a_finalized_text(
     server: RunningServer, clips: list[Clip]
 ) -> None:
-    found = await start(PipecatRemoteASRService(url=server.url))
+    found = await start(remote(server.url))
     await found.feed(clips[0].samples, pace_s=0.02)
     await found.silence(0.5, pace_s=0.02)
     [final] = await found.until(TranscriptionFrame)
@@ -138,7 +144,7 @@ async def test_interims_while_speaking_and_a_finalized_text(
 async def test_each_pause_ends_a_segment_and_segments_do_not_overlap(
     server: RunningServer, clips: list[Clip]
 ) -> None:
-    found = await start(PipecatRemoteASRService(url=server.url))
+    found = await start(remote(server.url))
     for number, clip in enumerate(clips[:3], 1):
         await found.feed(clip.samples)
         await found.silence(0.8)
@@ -152,7 +158,7 @@ async def test_each_pause_ends_a_segment_and_segments_do_not_overlap(
 
 
 async def test_turns_of_the_server_are_proposed(server: RunningServer, clips: list[Clip]) -> None:
-    service = PipecatRemoteASRService(url=server.url, turn_mode="model")
+    service = remote(server.url, turn_mode="model")
     found = await start(service, vad=False)
     for number, clip in enumerate(clips[:2], 1):
         await found.feed(clip.samples)
@@ -176,7 +182,7 @@ async def test_turns_of_the_server_are_proposed(server: RunningServer, clips: li
 async def test_other_sample_rates(
     server: RunningServer, clips: list[Clip], rate: int, model: ASRModel
 ) -> None:
-    found = await start(PipecatRemoteASRService(url=server.url), rate=rate, vad=False)
+    found = await start(remote(server.url), rate=rate, vad=False)
     sound = resample(clips[0].samples, RATE, rate)
     await found.feed(sound)
     await found.silence(1.5)
@@ -188,7 +194,7 @@ async def test_other_sample_rates(
 async def test_a_muted_service_hears_nothing_and_forgets_what_was_half_said(
     server: RunningServer, clips: list[Clip]
 ) -> None:
-    found = await start(PipecatRemoteASRService(url=server.url), vad=False)
+    found = await start(remote(server.url), vad=False)
     await found.feed(clips[0].samples[:RATE])
     await found.until(InterimTranscriptionFrame)
     await found.worker.queue_frame(STTMuteFrame(mute=True))
@@ -205,7 +211,7 @@ async def test_a_muted_service_hears_nothing_and_forgets_what_was_half_said(
 
 
 async def test_an_interruption_takes_no_words(server: RunningServer, clips: list[Clip]) -> None:
-    found = await start(PipecatRemoteASRService(url=server.url))
+    found = await start(remote(server.url))
     half = len(clips[0].samples) // 2
     await found.feed(clips[0].samples[:half])
     await found.worker.queue_frame(InterruptionFrame())
@@ -220,7 +226,7 @@ async def test_an_interruption_takes_no_words(server: RunningServer, clips: list
 async def test_settings_change_in_place_and_bad_ones_change_nothing(
     server: RunningServer, clips: list[Clip]
 ) -> None:
-    service = PipecatRemoteASRService(url=server.url)
+    service = remote(server.url)
     found = await start(service, vad=False)
     bad = PipecatRemoteASRService.Settings(silence_ms=5)
     await found.worker.queue_frame(STTUpdateSettingsFrame(delta=bad))
@@ -246,7 +252,7 @@ async def test_settings_change_in_place_and_bad_ones_change_nothing(
 
 async def test_an_unsure_text_is_dropped(server: RunningServer, clips: list[Clip]) -> None:
     unsure = PipecatRemoteASRService.Settings(min_confidence=1.0)
-    found = await start(PipecatRemoteASRService(url=server.url, settings=unsure), vad=False)
+    found = await start(remote(server.url, settings=unsure), vad=False)
     await found.feed(clips[0].samples[:RATE])
     await found.until(InterimTranscriptionFrame)
     await found.feed(clips[0].samples[RATE:])
@@ -255,7 +261,7 @@ async def test_an_unsure_text_is_dropped(server: RunningServer, clips: list[Clip
 
 
 async def test_a_cut_line_costs_time_and_no_words(wire: Wire, clips: list[Clip]) -> None:
-    service = PipecatRemoteASRService(url=wire.url)
+    service = remote(wire.url)
     found = await start(service)
     await found.feed(clips[0].samples)
     await found.silence(0.8)
@@ -286,7 +292,7 @@ async def test_a_cut_line_costs_time_and_no_words(wire: Wire, clips: list[Clip])
 async def test_what_was_understood_is_pushed_when_no_server_comes_back(
     wire: Wire, clips: list[Clip]
 ) -> None:
-    found = await start(PipecatRemoteASRService(url=wire.url, drain_s=0.2), vad=False)
+    found = await start(remote(wire.url, drain_s=0.2), vad=False)
     await found.feed(clips[0].samples, pace_s=0.01)
     await found.until(InterimTranscriptionFrame)
     await wire.cut()
@@ -300,7 +306,7 @@ async def test_what_was_understood_is_pushed_when_no_server_comes_back(
 async def test_a_turn_does_not_wait_for_a_server_that_is_away(
     wire: Wire, clips: list[Clip]
 ) -> None:
-    found = await start(PipecatRemoteASRService(url=wire.url, turn_mode="model"), vad=False)
+    found = await start(remote(wire.url, turn_mode="model"), vad=False)
     await found.feed(clips[0].samples[:RATE])
     await found.until(ProposedUserStartedSpeakingFrame)
     await wire.cut()
@@ -317,7 +323,7 @@ async def test_a_turn_does_not_wait_for_a_server_that_is_away(
 async def test_a_server_that_is_started_again_goes_on(model: ASRModel, clips: list[Clip]) -> None:
     with running(server_settings(drain_seconds=0.1), model) as first:
         port = urlsplit(first.url).port
-        found = await start(PipecatRemoteASRService(url=first.url), vad=False)
+        found = await start(remote(first.url), vad=False)
         await found.feed(clips[0].samples[:RATE])
         await found.until(InterimTranscriptionFrame)
     await eventually_here(lambda: found.errors)
@@ -333,7 +339,7 @@ async def test_a_server_that_is_started_again_goes_on(model: ASRModel, clips: li
 
 async def test_a_wrong_key_is_told_and_not_tried_again(model: ASRModel, clips: list[Clip]) -> None:
     with running(server_settings(api_key=("right",)), model) as server:
-        service = PipecatRemoteASRService(url=server.url, api_key="wrong")
+        service = remote(server.url, api_key="wrong")
         found = await start(service, vad=False)
         await eventually_here(lambda: found.errors)
         [error] = found.errors
@@ -342,7 +348,7 @@ async def test_a_wrong_key_is_told_and_not_tried_again(model: ASRModel, clips: l
         assert "wrong" not in error.error
         assert not service.is_usable
         await found.end()
-        found = await start(PipecatRemoteASRService(url=server.url, api_key="right"), vad=False)
+        found = await start(remote(server.url, api_key="right"), vad=False)
         await found.feed(clips[0].samples)
         await found.end()
         assert texts(found) == [clips[0].text]
@@ -353,7 +359,7 @@ async def test_a_full_server_is_asked_again(server: RunningServer, clips: list[C
     registry = server.app.state.sessions
     before, registry.max_sessions = registry.max_sessions, 0
     try:
-        service = PipecatRemoteASRService(url=server.url)
+        service = remote(server.url)
         found = await start(service, vad=False)
         await eventually_here(lambda: found.errors)
         await found.feed(clips[0].samples)
@@ -372,7 +378,7 @@ async def test_no_server_is_told_once_and_holds_nothing_up(clips: list[Clip]) ->
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         url = f"ws://127.0.0.1:{taken.getsockname()[1]}"
-        service = PipecatRemoteASRService(url=url, drain_s=0.2, keep_s=1.0)
+        service = remote(url, drain_s=0.2, keep_s=1.0)
         found = await start(service)
         await found.feed(clips[0].samples)
         await found.silence(0.8)
@@ -386,7 +392,7 @@ async def test_no_server_is_told_once_and_holds_nothing_up(clips: list[Clip]) ->
 
 async def test_what_is_too_old_when_the_server_comes_is_told(wire: Wire, clips: list[Clip]) -> None:
     await wire.cut()
-    found = await start(PipecatRemoteASRService(url=wire.url, keep_s=4.0), vad=False)
+    found = await start(remote(wire.url, keep_s=4.0), vad=False)
     await found.silence(5.0)
     await found.feed(clips[0].samples)
     await wire.mend()
@@ -397,7 +403,7 @@ async def test_what_is_too_old_when_the_server_comes_is_told(wire: Wire, clips: 
 
 
 async def test_another_server_is_no_tinyvoice(server: RunningServer) -> None:
-    service = PipecatRemoteASRService(url=f"{server.url}/v2/realtime")
+    service = remote(f"{server.url}/v2/realtime")
     found = await start(service, vad=False)
     await eventually_here(lambda: found.errors)
     await found.end()
@@ -413,7 +419,7 @@ async def test_a_session_that_gets_too_old_is_followed_by_another(
     # What held for long enough is followed without a word; a second is long enough here.
     monkeypatch.setattr(remote_stream, "STEADY_S", 0.5 if steady else 3_600.0)
     connected: list[object] = []
-    service = PipecatRemoteASRService(url=server.url)
+    service = remote(server.url)
 
     @service.event_handler("on_connected")
     async def _on_connected(_service: object) -> None:
@@ -438,7 +444,7 @@ async def test_eight_pipelines_share_a_server_and_hear_what_one_hears(
     server: RunningServer, clips: list[Clip]
 ) -> None:
     async def hear(clip: Clip) -> list[str]:
-        found = await start(PipecatRemoteASRService(url=server.url))
+        found = await start(remote(server.url))
         await found.silence(0.3)
         await found.feed(clip.samples)
         await found.silence(0.8)
@@ -446,7 +452,7 @@ async def test_eight_pipelines_share_a_server_and_hear_what_one_hears(
         assert not found.errors
         return texts(found)
 
-    chosen = [clips[number % 4] for number in range(8)]
+    chosen = [clips[number % 2] for number in range(8)]
     alone = {clip.name: await hear(clip) for clip in {c.name: c for c in chosen}.values()}
     together = await asyncio.gather(*map(hear, chosen))
     assert together == [alone[clip.name] for clip in chosen]
@@ -454,7 +460,7 @@ async def test_eight_pipelines_share_a_server_and_hear_what_one_hears(
 
 
 async def test_stereo_sound_is_mixed(server: RunningServer, clips: list[Clip]) -> None:
-    found = await start(PipecatRemoteASRService(url=server.url), vad=False)
+    found = await start(remote(server.url), vad=False)
     pcm = np.repeat(clips[0].pcm16(), 2)
     for begin in range(0, len(pcm), 640):
         frame = InputAudioRawFrame(pcm[begin : begin + 640].tobytes(), RATE, 2)
@@ -469,6 +475,6 @@ def test_bad_settings_are_told_at_once() -> None:
     with pytest.raises(ConfigurationError, match="choose from pipecat, model"):
         PipecatRemoteASRService(turn_mode="both")  # type: ignore[arg-type]
     with pytest.raises(ConfigurationError, match="is no address of a server"):
-        PipecatRemoteASRService(url="localhost:8000")
+        remote("localhost:8000")
     with pytest.raises(ConfigurationError, match="leave out enable_eager_end_of_turn"):
         PipecatRemoteASRService(enable_eager_end_of_turn=True)

@@ -155,7 +155,7 @@ def test_of_silence_only_the_last_seconds_are_kept() -> None:
         sent(remote)
     remote.lost()
     remote.opened()
-    assert sum(part for part in sent(remote) if part != "update") == pytest.approx(2.0, abs=0.11)
+    assert sum(part for part in sent(remote) if part != "update") == pytest.approx(5.0, abs=0.11)
 
 
 def test_what_is_too_old_is_lost_and_told() -> None:

@@ -36,8 +36,9 @@ from tinyvoice.realtime.configuration import LOGPROBS, PARTIALS
 RATE = 16_000
 """Samples a second of what is sent: the model's own, which the server takes as it is."""
 
-QUIET_KEPT_S = 2.0
-"""Audio that is kept where nobody seems to speak: the server may be about to hear somebody."""
+QUIET_KEPT_S = 5.0
+"""Audio that is kept where nobody seems to speak: the server may be about to hear somebody, and by
+how much it is behind it does not tell."""
 
 LARGEST_APPEND_S = 0.5
 """Audio of one event where some waits to be sent; live, each packet goes by itself."""
