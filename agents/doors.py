@@ -35,6 +35,7 @@ from pipecat.transports.websocket.fastapi import (
     FastAPIWebsocketTransport,
 )
 
+from agents.even_pace import pace_evenly
 from agents.settings import AgentSettings
 
 Run = Callable[[BaseTransport, AgentSettings], Awaitable[None]]
@@ -121,6 +122,7 @@ class Door:
 
     async def _called(self, connection: SmallWebRTCConnection) -> None:
         params = TransportParams(audio_in_enabled=True, audio_out_enabled=True)
+        pace_evenly(connection)
         task = asyncio.create_task(self._hold(SmallWebRTCTransport(connection, params)))
         self._conversations.add(task)
         task.add_done_callback(self._conversations.discard)
