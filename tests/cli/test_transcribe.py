@@ -225,6 +225,26 @@ class TestBadInput:
         assert words in result.err
         assert result.out.startswith("a.wav: ")
 
+    def test_no_limits(self, transcribe: Transcribe) -> None:
+        assert transcribe("a.wav", "--max-duration", "inf", "--max-size", "inf").code == 0
+
+    def test_an_empty_name(self, transcribe: Transcribe) -> None:
+        result = transcribe("", "a.wav")
+        assert result.code == 1
+        assert result.err.startswith("error: A file name is empty")
+        assert result.out.startswith("a.wav: ")
+
+    @pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux has a full disk to try")
+    def test_a_full_disk(self, transcribe: Transcribe, monkeypatch: pytest.MonkeyPatch) -> None:
+        with monkeypatch.context() as patch, Path("/dev/full").open("w") as full:
+            patch.setattr(sys, "stdout", full)
+            result = transcribe("a.wav")
+            with pytest.raises(OSError, match="No space left"):
+                full.close()  # what could not be written is still there
+        assert result.code == 1
+        assert result.err.startswith("error: Standard output cannot be written (No space left")
+        assert result.err.count("\n") == 1
+
     @pytest.mark.parametrize(
         ("arguments", "words"),
         [

@@ -103,6 +103,12 @@ def load_audio(
     """
     if isinstance(source, Audio):
         return source
+    if source == "" and isinstance(source, str):
+        raise AudioError(
+            "A file name is empty; give the name of a recording (is a variable of the shell not "
+            "set?).",
+            path="",
+        )
     if isinstance(source, str) and source.lower().startswith(_URL_SCHEMES):
         from tinyvoice.audio.download import fetch
 

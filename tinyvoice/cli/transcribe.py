@@ -44,6 +44,9 @@ SMALL_MODEL_PARAMETERS = 50_000_000
 _BATCH_SECONDS = 1800.0
 """Audio held in memory at a time, unless one clip alone is longer."""
 
+_ANY_SIZE = 1e12
+"""Megabytes that no file has: where ``inf`` is given for a limit."""
+
 
 class Segmentation(StrEnum):
     """Where recordings are cut that the model does not take whole."""
@@ -182,7 +185,9 @@ def transcribe(
         )
     if compare and layout in (OutputFormat.SRT, OutputFormat.VTT):
         raise typer.BadParameter("goes with text and --json only", param_hint="--compare")
-    limits = AudioLimits(max_seconds=max_duration, max_bytes=int(max_size * (1 << 20)))
+    limits = AudioLimits(
+        max_seconds=max_duration, max_bytes=int(min(max_size, _ANY_SIZE) * (1 << 20))
+    )
     writer = _Writer(layout, words, [_display_name(file) for file in files], output)
     timed = words or layout in (OutputFormat.SRT, OutputFormat.VTT)
     options = {"device": device.value, "dtype": dtype.value, "load_in_8bit": int8}
@@ -213,7 +218,15 @@ def transcribe(
 def _print(text: str) -> None:
     """Write to standard output at once, for whoever reads along."""
     with hidden():
-        print(text, flush=True)
+        try:
+            print(text, flush=True)
+        except BrokenPipeError:
+            raise  # nobody reads any more, which is no fault
+        except OSError as error:
+            raise TinyvoiceError(
+                f"Standard output cannot be written ({error.strerror}): make room, or send it "
+                "elsewhere."
+            ) from error
 
 
 def _layout(as_json: bool, as_srt: bool, as_vtt: bool) -> OutputFormat:
