@@ -103,7 +103,7 @@ def load_audio(
     """
     if isinstance(source, Audio):
         return source
-    if source == "" and isinstance(source, str):
+    if isinstance(source, str) and not source:
         raise AudioError(
             "A file name is empty; give the name of a recording (is a variable of the shell not "
             "set?).",
