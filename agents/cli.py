@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import gc
 import importlib
 import importlib.util
 import os
@@ -131,7 +130,6 @@ def agent(
             asyncio.run(_serve(run, settings, transport, listener))
     except KeyboardInterrupt:
         pass  # as announced
-    gc.collect()  # pipelines are cycles, and soxr complains of what is left at the end
     if error is not None:
         raise error.with_traceback(None)
 

@@ -3,33 +3,11 @@
 from __future__ import annotations
 
 import os
-import re
-import signal
 import socket
-import subprocess
-import sys
 import urllib.request
 from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
-PROGRAM = [
-    sys.executable,
-    "-c",
-    "import sys, tinyvoice.cli.app as p; from agents.cli import app;"
-    "p.app = app; p.main(sys.argv[1:])",
-]
-ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "COLUMNS": "100"}
-
-
-def agent(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [*PROGRAM, *arguments],
-        capture_output=True,
-        text=True,
-        env=ENVIRONMENT,
-        timeout=100,
-        check=False,
-    )
+from tests.agents.running import ROOT, agent, running
 
 
 def test_the_command_is_announced_and_explains_itself() -> None:
@@ -58,23 +36,37 @@ def test_without_its_microphone_it_says_what_to_do() -> None:
     assert "Traceback" not in result.stderr
 
 
-def test_it_listens_and_ends_with_ctrl_c() -> None:
-    process = subprocess.Popen(
-        [*PROGRAM, "dictation", "--transport", "webrtc", "--port", "0"],
-        stderr=subprocess.PIPE,
-        text=True,
-        env=ENVIRONMENT,
+def test_a_model_that_is_not_there_is_a_sentence() -> None:
+    result = agent("parrot", "--transport", "websocket", "--port", "0", "--model", "/not/there")
+    assert result.returncode == 1
+    [line] = result.stderr.splitlines()
+    assert line.startswith("error: there is no folder /not/there;")
+
+
+def test_a_wrong_agent_is_told_of_the_right_ones() -> None:
+    result = agent("parot")
+    assert result.returncode == 2
+    assert "'parot' is not one of" in result.stderr
+    for name in ("parrot", "dictation", "receptionist", "assistant"):
+        assert f"'{name}'" in result.stderr
+
+
+def test_a_missing_extra_is_named(tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text(
+        "import importlib.util as u\n"
+        "find = u.find_spec\n"
+        "u.find_spec = lambda name, *rest: None if name == 'pipecat' else find(name, *rest)\n"
     )
-    assert process.stderr is not None
-    try:
-        line = process.stderr.readline()
-        found = re.search(r"http://[\d.:]+/", line)
-        assert found, line
-        with urllib.request.urlopen(found[0], timeout=20) as page:
+    result = agent("parrot", PYTHONPATH=os.pathsep.join([str(tmp_path), str(ROOT)]))
+    assert result.returncode == 1
+    assert "pip install 'tinyvoice[agents]'" in result.stderr
+    assert result.stderr.startswith("error: ")
+
+
+def test_it_listens_and_ends_with_ctrl_c() -> None:
+    with running("dictation", "--transport", "webrtc", "--port", "0") as run:
+        with urllib.request.urlopen(f"http://{run.address}/", timeout=20) as page:
             assert b"Talk to the agent" in page.read()
-        process.send_signal(signal.SIGINT)
-        assert process.wait(20) in (0, 130)
-    finally:
-        process.kill()
-        process.wait()
-        process.stderr.close()
+        code, errors = run.interrupt()
+    assert code == 0
+    assert errors == ""

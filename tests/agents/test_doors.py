@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from fractions import Fraction
 
 import httpx2 as httpx
 import numpy as np
 import pytest
-import pytest_asyncio
 import uvicorn
 import websockets
 from aiortc import RTCConfiguration, RTCPeerConnection, RTCSessionDescription
@@ -21,15 +20,15 @@ from pipecat.frames.frames import InputAudioRawFrame, OutputAudioRawFrame
 from pipecat.serializers.protobuf import ProtobufFrameSerializer
 from pipecat.transports.base_transport import BaseTransport
 
-from agents import parrot
 from agents.doors import Door
 from agents.settings import AgentSettings
+from tests.agents.running import running
 from tinyvoice.audio.resample import resample
-from tinyvoice.integrations import PipecatASRService
 from tinyvoice.model.modeling import ASRModel
 from tinyvoice.voices.espeak_process import EspeakProcess
 
 SAID = "tell me a joke"
+PATIENCE_S = 60.0
 
 
 @asynccontextmanager
@@ -46,11 +45,11 @@ async def listening(door: Door) -> AsyncIterator[str]:
         await task
 
 
-@pytest_asyncio.fixture
-async def address(settings: AgentSettings) -> AsyncIterator[str]:
-    await PipecatASRService.load(settings.model)
-    async with listening(Door(parrot.run, settings)) as where:
-        yield where
+@pytest.fixture(scope="module")
+def address() -> Iterator[str]:
+    """Where the parrot listens, a process of its own; both doors are open."""
+    with running("parrot", "--transport", "websocket", "--port", "0") as run:
+        yield run.address
 
 
 @pytest.fixture
@@ -68,7 +67,7 @@ async def understood(
 ) -> str:
     """What is heard, once it holds what was said; ``more`` waits for more sound."""
     heard = ""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE_S):
         while SAID not in heard:
             await more()
             samples = resample(np.concatenate(sound).astype(np.float32), rate, 16_000)
@@ -77,42 +76,66 @@ async def understood(
     return heard
 
 
+class Caller:
+    """A client of Pipecat's frames over a WebSocket."""
+
+    def __init__(self, websocket: websockets.ClientConnection) -> None:
+        self._websocket = websocket
+        self._serializer = ProtobufFrameSerializer()
+        self.sound: list[NDArray[np.float32]] = []
+        self.rates: set[int] = set()
+
+    async def say(self, samples: NDArray[np.float32]) -> None:
+        pcm = np.round(samples * 32767).astype(np.int16)
+        for start in range(0, len(pcm), 320):
+            # The wire's audio frame is the output's: the serializer of a client turns it round.
+            frame = OutputAudioRawFrame(pcm[start : start + 320].tobytes(), 16_000, 1)
+            await self._websocket.send(await self._serializer.serialize(frame) or b"")
+
+    async def more(self) -> None:
+        """Wait for a tenth of a second of the agent's voice."""
+        length = sum(map(len, self.sound))
+        while sum(map(len, self.sound)) < length + 2_400:
+            frame = await self._serializer.deserialize(await self._websocket.recv())
+            if isinstance(frame, InputAudioRawFrame):
+                self.rates.add(frame.sample_rate)
+                pcm16 = np.frombuffer(frame.audio, dtype="<i2")
+                self.sound.append(pcm16.astype(np.float32) / np.float32(32768))
+
+
 async def test_a_client_of_pipecats_frames_is_answered(
     address: str, model: ASRModel, question: NDArray[np.float32]
 ) -> None:
-    serializer = ProtobufFrameSerializer()
-    pcm = np.round(np.pad(question, (4_000, 24_000)) * 32767).astype(np.int16)
-    sound: list[NDArray[np.float32]] = []
-    rates: list[int] = []
     async with websockets.connect(f"ws://{address}/ws") as websocket:
-        for start in range(0, len(pcm), 320):
-            frame = InputAudioRawFrame(pcm[start : start + 320].tobytes(), 16_000, 1)
-            # The wire's audio frame is the output's: the serializer of a client turns it round.
-            sent = await serializer.serialize(
-                OutputAudioRawFrame(frame.audio, frame.sample_rate, frame.num_channels)
-            )
-            await websocket.send(sent or b"")
+        caller = Caller(websocket)
+        await caller.say(np.pad(question, (4_000, 24_000)))
+        assert await understood(model, caller.sound, 24_000, caller.more)
+    assert caller.rates == {24_000}
 
-        async def more() -> None:
-            length = sum(map(len, sound))
-            while sum(map(len, sound)) < length + 2_400:
-                frame = await serializer.deserialize(await websocket.recv())
-                if isinstance(frame, InputAudioRawFrame):
-                    rates.append(frame.sample_rate)
-                    pcm16 = np.frombuffer(frame.audio, dtype="<i2")
-                    sound.append(pcm16.astype(np.float32) / np.float32(32768))
 
-        assert await understood(model, sound, 24_000, more)
-    assert set(rates) == {24_000}
+async def test_who_vanishes_in_the_middle_of_a_sentence_leaves_the_agent_to_the_next(
+    address: str, model: ASRModel, question: NDArray[np.float32]
+) -> None:
+    for _ in range(2):
+        websocket = await websockets.connect(f"ws://{address}/ws")
+        caller = Caller(websocket)
+        await caller.say(np.pad(question[: len(question) // 2], (4_000, 0)))
+        await caller.more()  # in the middle of the greeting, too
+        websocket.transport.abort()  # no close frame, as when a cable is pulled
+    async with websockets.connect(f"ws://{address}/ws") as websocket:
+        caller = Caller(websocket)
+        await caller.say(np.pad(question, (4_000, 24_000)))
+        assert await understood(model, caller.sound, 24_000, caller.more)
 
 
 class _Speech(AudioStreamTrack):
-    """A recording, then silence, in real time."""
+    """Silence, a recording once it is to begin, then silence, in real time."""
 
     def __init__(self, samples: NDArray[np.float32]) -> None:
         super().__init__()
-        self._pcm = np.round(np.pad(samples, (16_000, 0)) * 32767).astype(np.int16)
+        self._pcm = np.round(samples * 32767).astype(np.int16)
         self._at = 0
+        self.begun = False
 
     @property
     def over(self) -> bool:
@@ -122,9 +145,10 @@ class _Speech(AudioStreamTrack):
     async def recv(self) -> AudioFrame:
         paced = await super().recv()  # silence of 20 ms at 8 kHz, when it is time
         piece = np.zeros(320, dtype=np.int16)
-        rest = self._pcm[self._at : self._at + 320]
-        piece[: len(rest)] = rest
-        self._at += 320
+        if self.begun:
+            rest = self._pcm[self._at : self._at + 320]
+            piece[: len(rest)] = rest
+            self._at += 320
         frame = AudioFrame.from_ndarray(piece[None], format="s16", layout="mono")
         frame.sample_rate, frame.time_base = 16_000, Fraction(1, 16_000)
         frame.pts = (paced.pts or 0) * 2
@@ -156,8 +180,11 @@ async def test_a_webrtc_peer_is_answered(
                 frame = await track.recv()
                 assert isinstance(frame, AudioFrame)
                 mono = frame.to_ndarray().reshape(-1, len(frame.layout.channels))[:, 0]
-                # The greeting is cut short by the question; silence goes on without end.
-                if speech.over and np.abs(mono).max() > 100:
+                if np.abs(mono).max() <= 100:
+                    continue  # silence goes on without end
+                # The greeting is cut short by the question.
+                speech.begun = True
+                if speech.over:
                     sound.append(mono.astype(np.float32) / np.float32(32768))
 
         assert await understood(model, sound, 48_000, more)

@@ -7,15 +7,13 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
-from subprocess import DEVNULL
 from typing import IO, Any
 
 import numpy as np
@@ -23,6 +21,7 @@ import pytest
 import soundfile
 
 from tests.cli.conftest import ROOT, Program
+from tests.sound_server import sound_server
 from tinyvoice.audio import load_audio
 from tinyvoice.cli.demo import MANIFEST, RECORDING
 from tinyvoice.metrics import word_errors
@@ -189,61 +188,14 @@ def test_a_microphone_and_a_recording_at_once_are_refused(program: Program) -> N
 
 
 @pytest.fixture
-def sound_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    """A PulseAudio of the test's own with a null sink; the environment that leads to it."""
-    for name in ("pulseaudio", "pactl", "paplay"):
-        if shutil.which(name) is None:
-            pytest.skip(f"needs {name}: apt-get install pulseaudio pulseaudio-utils")
-    if not list(Path("/usr/lib").glob("*/alsa-lib/libasound_module_pcm_pulse.so")):
-        pytest.skip("needs ALSA's way to PulseAudio: apt-get install libasound2-plugins")
-    # A socket's path may have 107 characters, which pytest's folders may exceed.
-    folder = tmp_path_factory.mktemp("pulse", numbered=True)
-    socket = Path(f"/tmp/tinyvoice-{os.getpid()}.pulse")
-    environment = {
-        "HOME": str(folder),
-        "XDG_RUNTIME_DIR": str(folder),
-        "PULSE_RUNTIME_PATH": str(folder),
-        "PULSE_STATE_PATH": str(folder),
-        "PULSE_SERVER": f"unix:{socket}",
-        "DBUS_SESSION_BUS_ADDRESS": "disabled:",
-    }
-    server = subprocess.Popen(
-        [
-            "pulseaudio",
-            "-n",
-            "--daemonize=no",
-            "--exit-idle-time=-1",
-            "--use-pid-file=no",
-            "--high-priority=no",
-            "-L",
-            f"module-native-protocol-unix socket={socket} auth-anonymous=1",
-            "-L",
-            "module-null-sink sink_name=room rate=16000 channels=1",
-        ],
-        env=os.environ | environment,
-        stdout=DEVNULL,
-        stderr=DEVNULL,
-    )
-    try:
-        answers = False
-        for _ in range(300):
-            with suppress(subprocess.TimeoutExpired):
-                server.wait(timeout=0.1)
-            answers = not subprocess.call(
-                ["pactl", "info"], env=os.environ | environment, stdout=DEVNULL, stderr=DEVNULL
-            )
-            if answers or server.poll() is not None:
-                break
-        assert answers, f"pulseaudio does not start: {server.poll()}"
-        yield environment
-    finally:
-        server.terminate()
-        server.wait(timeout=30)
-        socket.unlink(missing_ok=True)
+def sound_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """What leads to a sound server with one room."""
+    with sound_server(tmp_path_factory.mktemp("pulse", numbered=True), "room") as server:
+        yield server.environment
 
 
 def test_a_microphone_is_heard_until_control_c(
-    sound_server: dict[str, str], tmp_path: Path
+    sound_environment: dict[str, str], tmp_path: Path
 ) -> None:
     """The recording is played into the room; Ctrl-C comes amid its second sentence."""
     pytest.importorskip("sounddevice")
@@ -251,9 +203,11 @@ def test_a_microphone_is_heard_until_control_c(
     samples, rate = soundfile.read(RECORDING)
     soundfile.write(sound, samples, rate)
     place = tmp_path / "kept.wav"
-    with listening("--device", "pulse", "--seconds", "60", "--save", place, **sound_server) as run:
+    with listening(
+        "--device", "pulse", "--seconds", "60", "--save", place, **sound_environment
+    ) as run:
         assert run.wait_until_ready() == "Listening to pulse: Ctrl-C ends\n"
-        player = subprocess.Popen(["paplay", sound], env=os.environ | sound_server)
+        player = subprocess.Popen(["paplay", sound], env=os.environ | sound_environment)
         try:
             final = run.wait_for("final", utterance=0)
             while len(run.wait_for("partial", utterance=1)["stable"].split()) < 2:
@@ -273,15 +227,15 @@ def test_a_microphone_is_heard_until_control_c(
     assert np.abs(kept.samples).max() > 0.1
 
 
-def test_microphones_are_listed(sound_server: dict[str, str], program: Program) -> None:
+def test_microphones_are_listed(sound_environment: dict[str, str], program: Program) -> None:
     pytest.importorskip("sounddevice")
-    listed = program("listen", "--list-devices", **sound_server)
+    listed = program("listen", "--list-devices", **sound_environment)
     assert listed.returncode == 0, listed.stderr
     assert "pulse" in listed.stdout
     assert "default" in listed.stdout
-    devices = json.loads(program("listen", "--list-devices", "--json", **sound_server).stdout)
+    devices = json.loads(program("listen", "--list-devices", "--json", **sound_environment).stdout)
     assert "pulse" in [device["name"] for device in devices]
     assert sum(device["default"] for device in devices) == 1
-    unknown = program("listen", "--device", "gramophone", **sound_server)
+    unknown = program("listen", "--device", "gramophone", **sound_environment)
     assert unknown.returncode == 1
     assert "There is no microphone 'gramophone'; choose from" in unknown.stderr
