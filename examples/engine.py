@@ -6,7 +6,7 @@ python examples/engine.py tinyvoice/cli/demo.flac
 from __future__ import annotations
 
 import asyncio
-import sys
+from argparse import ArgumentParser, RawDescriptionHelpFormatter
 
 from tinyvoice.audio import load_audio
 from tinyvoice.engine import Final, Partial, Stream, StreamingEngine
@@ -36,4 +36,6 @@ async def read(stream: Stream) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(sys.argv[1]))
+    parser = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter)
+    parser.add_argument("recording", help="a sound file")
+    asyncio.run(main(parser.parse_args().recording))

@@ -6,8 +6,8 @@ python examples/microphone.py --file tinyvoice/cli/demo.flac
 
 from __future__ import annotations
 
-import argparse
 import asyncio
+from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -53,6 +53,6 @@ async def transcribe(
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--file")
+    parser = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter)
+    parser.add_argument("--file", help="a recording that speaks instead")
     asyncio.run(main(parser.parse_args().file))

@@ -6,7 +6,7 @@ python examples/pipecat_pipeline.py tinyvoice/cli/demo.flac
 from __future__ import annotations
 
 import asyncio
-import sys
+from argparse import ArgumentParser, RawDescriptionHelpFormatter
 
 from pipecat.frames.frames import (
     EndFrame,
@@ -55,4 +55,6 @@ async def main(path: str) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(sys.argv[1]))
+    parser = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter)
+    parser.add_argument("recording", help="a sound file")
+    asyncio.run(main(parser.parse_args().recording))

@@ -1,14 +1,14 @@
 """OpenAI's own Realtime client against `tinyvoice serve`: a question goes in, an answer comes out.
 
 tinyvoice serve &
-python examples/realtime_client.py question.wav http://127.0.0.1:8000
+python examples/realtime_client.py question.wav
 """
 
 from __future__ import annotations
 
 import asyncio
 import base64
-import sys
+from argparse import ArgumentParser, RawDescriptionHelpFormatter
 
 from openai import AsyncOpenAI
 
@@ -49,4 +49,11 @@ async def main(path: str, server: str) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(*sys.argv[1:]))
+    parser = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter)
+    parser.add_argument("question", help="a sound file")
+    parser.add_argument("server", nargs="?", default="http://127.0.0.1:8000")
+    options = parser.parse_args()
+    try:
+        asyncio.run(main(options.question, options.server))
+    except ConnectionRefusedError:
+        raise SystemExit(f"Nothing answers at {options.server}: start tinyvoice serve.") from None

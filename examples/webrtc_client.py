@@ -1,21 +1,21 @@
 """A call to `tinyvoice serve` over WebRTC, with aiortc: one recording asks, another is the answer.
 
 tinyvoice serve &
-python examples/webrtc_client.py question.wav http://127.0.0.1:8000 answer.wav
+python examples/webrtc_client.py question.wav answer.wav
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
-import sys
+from argparse import ArgumentParser, RawDescriptionHelpFormatter
 
 from aiortc import RTCConfiguration, RTCPeerConnection, RTCSessionDescription
 from aiortc.contrib.media import MediaPlayer, MediaRecorder
-from openai import AsyncOpenAI
+from openai import APIConnectionError, AsyncOpenAI
 
 
-async def main(question: str, server: str, answer: str) -> None:
+async def main(question: str, answer: str, server: str) -> None:
     """Ask, print what was understood and answered, and keep the answer's sound."""
     client = AsyncOpenAI(base_url=f"{server}/v1", api_key="any")
     # No STUN server: aiortc's own is on the internet.
@@ -54,4 +54,12 @@ async def main(question: str, server: str, answer: str) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(*sys.argv[1:]))
+    parser = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter)
+    parser.add_argument("question", help="a sound file")
+    parser.add_argument("answer", help="file for the answer, .wav")
+    parser.add_argument("server", nargs="?", default="http://127.0.0.1:8000")
+    options = parser.parse_args()
+    try:
+        asyncio.run(main(options.question, options.answer, options.server))
+    except APIConnectionError:
+        raise SystemExit(f"Nothing answers at {options.server}: start tinyvoice serve.") from None

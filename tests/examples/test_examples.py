@@ -93,7 +93,7 @@ def test_realtime_client(example: Example, server: RunningServer, question: Path
 def test_webrtc_client(
     example: Example, server: RunningServer, question: Path, tmp_path: Path
 ) -> None:
-    lines = example("webrtc_client.py", question, server.url, tmp_path / "answer.wav")
+    lines = example("webrtc_client.py", question, tmp_path / "answer.wav", server.url)
     assert lines[0] == "you: tell me a joke"
     assert any(line.startswith("agent: ") for line in lines)
     with wave.open(str(tmp_path / "answer.wav")) as answer:
