@@ -182,16 +182,53 @@ def process(step: str, work: Path, minutes: float, peak_factor: float) -> None:
 def export(
     work: Work = Path("runs/embedded"),
     output: Annotated[Path | None, typer.Option(help="Folder of the checkpoint.")] = None,
+    average_with: Annotated[
+        str | None,
+        typer.Option(help="Name or folder of the checkpoint that this one was trained from."),
+    ] = None,
+    share: Annotated[
+        float, typer.Option(min=0, max=1, help="Of that checkpoint in the average.")
+    ] = 0.4,
 ) -> Path:
-    """Write the trained model as a checkpoint, weights in float16."""
+    """Write the trained model as a checkpoint, weights in float16.
+
+    Weights that were trained further lie in the same valley as those before, and a point between
+    both often generalises better than either (Izmailov et al. 2018, "Averaging weights leads to
+    wider optima and better generalization").
+    """
     model = _model(work)
     model.load_state_dict(load_weights(work / "joint"))
+    if average_with is not None:
+        earlier = ASRModel.from_pretrained(average_with, device="cpu", dtype="float32")
+        average_weights(model, earlier, share)
     # Whoever trains on top of it starts as the recipe does: with frozen backbones.
     model.config.freeze_encoder = model.config.freeze_language_model = True
     target = output or work / "checkpoint"
     model.eval().half().save_pretrained(target)
     typer.echo(f"checkpoint in {target}")
     return target
+
+
+def average_weights(model: ASRModel, earlier: ASRModel, share: float) -> None:
+    """Move a model's weights towards an earlier one's, by a share from 0 to 1.
+
+    Raises:
+        ConfigurationError: the two have not the same weights.
+    """
+    before, after = earlier.state_dict(), model.state_dict()
+    shapes = [{name: tuple(w.shape) for name, w in state.items()} for state in (before, after)]
+    if shapes[0] != shapes[1]:
+        raise ConfigurationError(
+            "The checkpoint to average with has other weights than the one that was trained: "
+            "average with the one that was adopted.",
+            key="average_with",
+        )
+    done = set()
+    for name, weight in after.items():
+        # Tied weights have two names.
+        if weight.is_floating_point() and weight.data_ptr() not in done:
+            weight.lerp_(before[name].to(weight), share)
+            done.add(weight.data_ptr())
 
 
 @app.command()

@@ -1,14 +1,17 @@
 from pathlib import Path
 
+import pytest
 import torch
 
 from tests.training.recordings import write_recordings
+from tinyvoice.errors import ConfigurationError
 from tinyvoice.model.modeling import ASRModel
 from training.pretraining.embedded import (
     AdoptedStep,
     _listener_loop,
     _model,
     adopt,
+    average_weights,
     corpus,
     export,
 )
@@ -56,3 +59,24 @@ def test_the_repository_alone_gives_a_corpus(tmp_path: Path) -> None:
     manifests = sorted(path.parent.name for path in tmp_path.glob(f"corpus/*/{MANIFEST}"))
     assert {"digits", "grammar"} <= set(manifests)
     assert (tmp_path / "processor" / "tokenizer.json").exists()
+
+
+def test_an_exported_checkpoint_is_averaged_with_the_one_before(tmp_path: Path) -> None:
+    work = tmp_path / "work"
+    adopt("embedded", work)
+    shipped = ASRModel.from_pretrained("embedded", device="cpu", dtype="float32").state_dict()
+    model = _model(work)
+    model.load_state_dict({name: 2 * tensor for name, tensor in shipped.items()})
+    save_weights(model, work / "joint")
+    folder = export(work, tmp_path / "checkpoint", average_with="embedded", share=0.25)
+    averaged = ASRModel.from_pretrained(str(folder), device="cpu", dtype="float32").state_dict()
+    for name, tensor in shipped.items():
+        torch.testing.assert_close(averaged[name], 1.75 * tensor, rtol=1e-3, atol=1e-6)
+
+
+def test_other_weights_are_not_averaged() -> None:
+    model = ASRModel.from_pretrained("embedded", device="cpu", dtype="float32")
+    other = ASRModel.from_pretrained("embedded", device="cpu", dtype="float32")
+    del other.projector
+    with pytest.raises(ConfigurationError, match="other weights"):
+        average_weights(model, other, 0.5)
