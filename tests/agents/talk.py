@@ -38,7 +38,7 @@ RATE = 16_000
 VOICE = "en-us"
 """A voice that the embedded model understands well."""
 SILENCE_S = 1.2
-PATIENCE_S = 25.0
+PATIENCE_S = 60.0
 
 
 class _Input(BaseInputTransport):

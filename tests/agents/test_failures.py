@@ -137,9 +137,12 @@ async def test_a_voice_that_dies_in_the_middle_of_a_text_speaks_it_all_the_same(
     model: ASRModel, mouth: EspeakProcess, settings: AgentSettings
 ) -> None:
     voice = settings.speech()
+    killed = False
 
     def script(turn: Turn) -> Reply:
-        if "story" in turn.said:
+        nonlocal killed
+        if not killed:
+            killed = True
             for process in voice._voice._all:
                 # Stopped first, so that it takes the text, and ends instead of speaking it.
                 os.kill(process._process.pid, signal.SIGSTOP)

@@ -45,6 +45,7 @@ class EspeakProcess:
             stdout=subprocess.PIPE,
             env={**os.environ, "PYTHONPATH": path},
         )
+        self._ended = False
         self._requests = cast(BinaryIO, self._process.stdin)
         self._answers = cast(BinaryIO, self._process.stdout)
         try:
@@ -67,8 +68,10 @@ class EspeakProcess:
             heading = self._heading()
             pcm16 = self._answers.read(heading["bytes"])
         except OSError as error:
+            self._ended = True
             raise EspeakError(f"eSpeak NG's process has ended ({error}).") from error
         if len(pcm16) < heading["bytes"]:
+            self._ended = True
             raise EspeakError("eSpeak NG's process ended in the middle of a text.")
         return Synthesis(
             pcm16,
@@ -79,8 +82,9 @@ class EspeakProcess:
 
     @property
     def alive(self) -> bool:
-        """Whether the process runs."""
-        return self._process.poll() is None
+        """Whether the process runs and answers."""
+        # Its pipes close a moment before the system says that it has ended.
+        return not self._ended and self._process.poll() is None
 
     def close(self) -> None:
         """End the process; safe to call again, and from another thread than `speak`'s."""
@@ -93,6 +97,7 @@ class EspeakProcess:
     def _heading(self) -> dict[str, Any]:
         line = self._answers.readline()
         if not line.endswith(b"\n"):
+            self._ended = True
             raise EspeakError("eSpeak NG's process has ended.")
         heading: dict[str, Any] = json.loads(line)
         if "error" in heading:
