@@ -28,7 +28,6 @@ from tinyvoice.benchmark.observation import Received
 from tinyvoice.benchmark.remote import (
     RemoteEngine,
     ServerLostError,
-    realtime_url,
     remote_run,
 )
 from tinyvoice.benchmark.remote_turns import END_MARK, RemoteError, Turns
@@ -49,6 +48,7 @@ from tinyvoice.engine.events import (
 )
 from tinyvoice.errors import ConfigurationError
 from tinyvoice.model.modeling import ASRModel
+from tinyvoice.realtime.address import realtime_url
 from tinyvoice.server.settings import ServerSettings
 
 STREAM: dict[str, Any] = {"silence_ms": 200}

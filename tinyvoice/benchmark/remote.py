@@ -30,6 +30,7 @@ from tinyvoice.benchmark.usage import Usage, read_usage
 from tinyvoice.engine.errors import EngineOverloadedError, StreamClosedError
 from tinyvoice.engine.events import Failed
 from tinyvoice.errors import ConfigurationError, MissingExtraError, TinyvoiceError
+from tinyvoice.realtime.address import PATH, realtime_url
 
 try:
     import websockets
@@ -43,7 +44,6 @@ try:
 except ModuleNotFoundError:
     raise MissingExtraError("serve", "Measuring a server") from None
 
-PATH = "/v1/realtime"
 PARTIALS = "tinyvoice.partials"
 OPEN_TIMEOUT_S = 30.0
 """A server that is busy with many sessions may be slow to let the next one in."""
@@ -60,29 +60,6 @@ _COMMIT = f'{{"type":"input_audio_buffer.commit","event_id":"{END_MARK}"}}'
 
 class ServerLostError(RemoteError):
     """A server went away while it was measured."""
-
-
-def realtime_url(address: str) -> str:
-    """The address of the Realtime endpoint, ``ws://…`` or ``wss://…``, of a server.
-
-    ``http`` stands for ``ws``, and an address without a path for the usual one.
-
-    Raises:
-        ConfigurationError: it is none.
-    """
-    try:
-        parts = urlsplit(address)
-        usable = bool(parts.hostname) and (parts.port is None or parts.port > 0)
-    except ValueError:
-        usable = False
-    schemes = {"ws": "ws", "wss": "wss", "http": "ws", "https": "wss"}
-    if not usable or parts.scheme not in schemes:
-        raise ConfigurationError(
-            f"{address!r} is no address of a server: give one like ws://127.0.0.1:8000{PATH}.",
-            key="url",
-        )
-    path = parts.path if parts.path.strip("/") else PATH
-    return urlunsplit((schemes[parts.scheme], parts.netloc, path, parts.query, ""))
 
 
 # Sessions --------------------------------------------------------------------------------------

@@ -30,8 +30,8 @@ from tinyvoice.integrations.remote_stream import (
     Disconnected,
     RemoteStream,
     Trouble,
-    realtime_url,
 )
+from tinyvoice.realtime.address import realtime_url
 
 REMOTE_TTFS_P99_S = 0.35
 """What turn strategies are told to wait for a final text at most, Pipecat's 0.2 s of voice activity

@@ -25,17 +25,17 @@ from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidSta
 from tinyvoice.audio.pcm import PCMStream
 from tinyvoice.engine.errors import StreamClosedError
 from tinyvoice.engine.events import Event
-from tinyvoice.errors import ConfigurationError, TinyvoiceError
+from tinyvoice.errors import TinyvoiceError
 from tinyvoice.integrations.remote_session import (
     PARTIALS,
     Committed,
     RemoteSession,
     ServerSays,
 )
+from tinyvoice.realtime.address import realtime_url
 
 logger = logging.getLogger(__name__)
 
-PATH = "/v1/realtime"
 
 OPEN_TIMEOUT_S = 10.0
 """How long a server may take to open a session."""
@@ -502,26 +502,3 @@ def _read(message: str | bytes) -> dict[str, Any]:
     if not isinstance(event, dict):
         raise ValueError("an event is an object")
     return event
-
-
-def realtime_url(address: str) -> str:
-    """The address of the Realtime endpoint of a server, ``ws://…`` or ``wss://…``.
-
-    ``http`` stands for ``ws``, and an address without a path for the usual one.
-
-    Raises:
-        ConfigurationError: it is none.
-    """
-    try:
-        parts = urlsplit(address)
-        usable = bool(parts.hostname) and (parts.port is None or parts.port > 0)
-    except ValueError:
-        usable = False
-    schemes = {"ws": "ws", "wss": "wss", "http": "ws", "https": "wss"}
-    if not usable or parts.scheme not in schemes:
-        raise ConfigurationError(
-            f"{address!r} is no address of a server: give one like ws://127.0.0.1:8000{PATH}.",
-            key="url",
-        )
-    path = parts.path if parts.path.strip("/") else PATH
-    return urlunsplit((schemes[parts.scheme], parts.netloc, path, parts.query, ""))
