@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import random
 import urllib.error
 import urllib.request
@@ -72,9 +73,10 @@ async def test_words_appear_while_they_are_spoken(
         assert page.complaints == []
 
 
-async def test_the_agent_answers_and_is_interrupted(
+async def interruption_ms(
     server: RunningServer, microphone: Microphone, clips: list[Clip]
-) -> None:
+) -> float:
+    """Have the agent answer and interrupt it; how long its voice went on."""
     # The answer repeats what was said; the second utterance falls into it.
     async with chromium(microphone(2.0, clips[0], 1.6, clips[1], 6.0)) as page:
         await page.open(server.url)
@@ -97,9 +99,18 @@ async def test_the_agent_answers_and_is_interrupted(
         assert heard > 0.01, "the answer was not heard"
         # What has left the server is still to be played: a jitter buffer's worth.
         assert silent_after is not None
-        # 200 ms where the machine has nothing else to do; a busy one plays late, by some frames.
-        assert silent_after <= 600, f"the voice went on for {silent_after} ms"
         assert page.complaints == []
+        return float(silent_after)
+
+
+async def test_the_agent_answers_and_is_interrupted(
+    server: RunningServer, microphone: Microphone, clips: list[Clip]
+) -> None:
+    # A browser that other work keeps from its processor plays late: it is given three tries.
+    times_ms: list[float] = []
+    while len(times_ms) < 3 and min(times_ms, default=math.inf) > 200:
+        times_ms.append(await interruption_ms(server, microphone, clips))
+    assert min(times_ms) <= 200, f"the voice went on for {times_ms} ms"
 
 
 LISTEN = """
