@@ -350,6 +350,19 @@ async def test_a_server_that_goes_away_is_told_in_a_sentence(
     assert str(caught.value).count("\n") == 0
 
 
+async def test_a_server_that_goes_away_while_a_session_opens() -> None:
+    """A fake: of a real server, the moment cannot be had."""
+
+    async def leave(connection: websockets.ServerConnection) -> None:
+        await connection.send('{"type": "session.created", "session": {}}')
+        await connection.close(1001, "server shutting down")
+
+    async with websockets.serve(leave, "127.0.0.1", 0) as server:
+        port = next(iter(server.sockets)).getsockname()[1]
+        with pytest.raises(ServerLostError, match=r"went away while .* code 1001 'server"):
+            await RemoteEngine(f"ws://127.0.0.1:{port}").__aenter__()
+
+
 async def test_a_wrong_key_and_no_key(server: RunningServer) -> None:
     for key, words in (("wrong", "does not accept this key"), (None, "wants a key")):
         with pytest.raises(RemoteError, match=f"{words}: give the right --api-key") as caught:

@@ -51,8 +51,8 @@ CLOSE_TIMEOUT_S = 5.0
 SETTLE_S = 15.0
 """A server that refuses may still be busy with what the run before has left: how long to wait."""
 
-TRY_AGAIN_LATER, INVALID_KEY = 1013, 3000
-"""Close codes of a server that has no place, and of one that does not take the key."""
+GOING_AWAY, TRY_AGAIN_LATER, INVALID_KEY = 1001, 1013, 3000
+"""Close codes of a server that shuts down, that has no place, and that does not take the key."""
 
 _CLEAR = '{"type":"input_audio_buffer.clear"}'
 _COMMIT = f'{{"type":"input_audio_buffer.commit","event_id":"{END_MARK}"}}'
@@ -186,6 +186,7 @@ class RemoteEngine:
 
         Raises:
             EngineOverloadedError: the server has no place for it.
+            ServerLostError: it is shutting down.
             RemoteError: it cannot be had.
             ConfigurationError: a setting that a session does not have.
         """
@@ -270,6 +271,8 @@ class RemoteEngine:
             return EngineOverloadedError(said or "The server has no place for a session now.")
         if socket.close_code == INVALID_KEY:
             return self._wrong_key()
+        if socket.close_code == GOING_AWAY:
+            return self.went_away(_close_of(socket))
         why = said or f"it closed the connection, {_close_of(socket)}"
         return RemoteError(f"The server at {self.shown} does not open a session: {why}")
 
@@ -299,6 +302,13 @@ class RemoteEngine:
     def _wrong_key(self) -> RemoteError:
         wants = "does not accept this key" if self._key else "wants a key"
         return RemoteError(f"The server at {self.shown} {wants}: give the right --api-key.")
+
+    def went_away(self, how: str) -> ServerLostError:
+        """What to say where the server shuts down, or all connections to it break."""
+        return ServerLostError(
+            f"The server at {self.shown} went away while it was measured ({how}): see its log, "
+            "start it again, and repeat the measurement."
+        )
 
     async def usage(self) -> Usage:
         """What the server says of itself at ``/metrics``."""
@@ -366,7 +376,7 @@ async def remote_run(
 
     def check() -> None:
         # Who says to one client that it is going away says so to all.
-        going = any("1001" in reason for reason in engine.lost)
+        going = any(str(GOING_AWAY) in reason for reason in engine.lost)
         if (going or len(engine.lost) >= settings.streams) and not stop.is_set():
             gone.set()
             stop.set()
@@ -376,8 +386,5 @@ async def remote_run(
     run = await paced_run(engine, clips, settings, stop, progress, payloads=append_events)
     after = await engine.usage()
     if gone.is_set():
-        raise ServerLostError(
-            f"The server at {engine.shown} went away while it was measured ({engine.lost[-1]}): "
-            "see its log, start it again, and repeat the measurement."
-        )
+        raise engine.went_away(engine.lost[-1])
     return run, after.since(before)
