@@ -120,6 +120,7 @@ async def asking(studio: Studio, keep: Keep) -> None:
     never = "navigator.mediaDevices.getUserMedia = () => new Promise(() => {});"
     async with studio.page(before=never) as page:
         await page.click("#start")
+        await page.until("document.body.dataset.state === 'asking'")
         await keep(page, "asking")
 
 
@@ -127,6 +128,7 @@ async def asking(studio: Studio, keep: Keep) -> None:
 async def connecting(studio: Studio, keep: Keep) -> None:
     async with studio.page(5.0, before="window.fetch = () => new Promise(() => {});") as page:
         await page.click("#start")
+        await page.until("document.body.dataset.state === 'connecting'")
         await keep(page, "connecting")
 
 
@@ -256,14 +258,14 @@ async def key_wanted(studio: Studio, keep: Keep) -> None:
 async def failed(studio: Studio, keep: Keep) -> None:
     item = "item_failed"
     events = [
-        {"type": "input_audio_buffer.speech_started", "item_id": item, "audio_start_ms": 900},
+        {"type": "input_audio_buffer.speech_started", "item_id": item, "audio_start_ms": 5900},
         {
             "type": "tinyvoice.transcription.partial",
             "item_id": item,
             "stable": "book",
             "tail": " a",
         },
-        {"type": "input_audio_buffer.speech_stopped", "item_id": item, "audio_end_ms": 2300},
+        {"type": "input_audio_buffer.speech_stopped", "item_id": item, "audio_end_ms": 7300},
         {
             "type": "conversation.item.input_audio_transcription.failed",
             "item_id": item,

@@ -142,6 +142,8 @@ async def test_everything_can_be_read_and_fits(
             }
             least = {"text": TEXT_CONTRAST, "edge": EDGE_CONTRAST}
             assert [each for each in found if each[2] < least[each[0]]] == []
+        longest = "Waiting for the microphone"
+        await page.evaluate(f"document.getElementById('state').textContent = '{longest}'")
         for width in (1280, 390, 320):
             await page.look(width=width, height=700)
             wide = "Math.max(document.documentElement.scrollWidth, innerWidth)"
