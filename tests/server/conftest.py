@@ -23,7 +23,7 @@ from tinyvoice.server.listener import Server, listener_config
 from tinyvoice.server.metrics import ServerMetrics
 from tinyvoice.server.settings import ServerSettings
 
-START_S = 60.0
+START_S = 240.0
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import websockets
 from openai.types.realtime import RealtimeServerEvent
 from pydantic import TypeAdapter
 
-PATIENCE_S = 30.0
+PATIENCE_S = 120.0
 
 _EVENTS: TypeAdapter[Any] = TypeAdapter(RealtimeServerEvent)
 
@@ -72,6 +72,8 @@ async def connected(
         subprotocols=subprotocols,  # type: ignore[arg-type]
         compression=None,
         max_size=None,
+        open_timeout=PATIENCE_S,
+        ping_interval=None,
         close_timeout=1.0,
     ) as socket:
         client = Client(socket)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -18,7 +19,7 @@ import websockets
 from openai.types.realtime import RealtimeServerEvent
 from pydantic import SecretStr, TypeAdapter
 
-from tests.server.conftest import RunningServer, running
+from tests.server.conftest import RunningServer, changed, eventually, running
 from tests.webrtc.caller import Caller, Network
 from tinyvoice.audio.resample import resample
 from tinyvoice.benchmark.speech import Clip
@@ -80,7 +81,7 @@ async def calling(
 
 async def gone(server: RunningServer, call_id: str) -> None:
     """Return when the server holds nothing of a call any more."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(90):
         while await asyncio.to_thread(
             server.call, lambda: server.app.state.sessions.get(call_id) is not None
         ):
@@ -257,12 +258,15 @@ async def test_the_session_part_makes_a_transcription_session(server: RunningSer
 
 async def test_the_older_address_answers_offers_too(server: RunningServer) -> None:
     caller = Caller()
+    before = time.time()
     async with client(server) as http:
         answer = await http.post("/v1/realtime?model=m", content=await caller.offer(), headers=SDP)
         assert answer.status_code == 201
         await caller.accept(answer.text)
-        await caller.wait_for_type("session.created")
+        created = await caller.wait_for_type("session.created")
     await caller.close()
+    lasts_s = server.app.state.settings.session_seconds
+    assert int(before) + lasts_s <= created["session"]["expires_at"] <= time.time() + lasts_s
 
 
 async def test_a_page_of_another_origin_may_call_and_read_the_location(
@@ -304,6 +308,12 @@ async def test_a_page_of_another_origin_may_call_and_read_the_location(
 async def test_a_malformed_offer_is_refused_and_leaves_nothing(
     server: RunningServer, content: bytes, headers: dict[str, str], status: int, code: str | None
 ) -> None:
+    registry = server.app.state.sessions
+
+    def held() -> list[str]:
+        return [name for name in registry._sessions if "rtc" in name]
+
+    await eventually(server, lambda: not held())  # of calls before
     async with client(server) as http:
         answer = await http.post("/v1/realtime/calls", content=content, headers=headers)
     assert answer.status_code == status
@@ -311,11 +321,7 @@ async def test_a_malformed_offer_is_refused_and_leaves_nothing(
     assert error["message"]
     assert error["type"] == "invalid_request_error"
     assert code is None or error["code"] == code
-    registry = server.app.state.sessions
-    held = await asyncio.to_thread(
-        server.call, lambda: [n for n in registry._sessions if "rtc" in n]
-    )
-    assert held == []
+    assert await asyncio.to_thread(server.call, held) == []
 
 
 @pytest.mark.parametrize(
@@ -356,20 +362,22 @@ def test_a_session_that_does_not_fit_is_shown_shorter_and_other_events_are_repor
     assert "'response.done'" in error["error"]["message"]
 
 
-async def test_keys_callers_limits_and_vanishing(clips: list[Clip]) -> None:
-    """A server of its own: with a key, for one session, with short patience."""
+async def test_keys_callers_limits_and_vanishing(asr_model: ASRModel) -> None:
+    """A server of its own: with a key, and for one session."""
     settings = ServerSettings(
         port=0,
         api_key=(SecretStr("secret"),),
         max_sessions=1,
-        call_setup_seconds=1.0,
-        call_vanished_seconds=1.5,
+        call_setup_seconds=120.0,
         call_message_bytes=16_384,
     )
-    with running(settings) as server:
+    with running(settings, asr_model) as server:
         await _only_with_a_key(server)
-        await _one_at_a_time_until_the_caller_vanishes(server)
-        await _a_caller_who_never_comes_is_given_up(server)
+        await _one_at_a_time(server)
+        with changed(server, call_vanished_seconds=1.5):
+            await _a_caller_who_vanishes_is_given_up(server)
+        with changed(server, call_setup_seconds=1.0):
+            await _a_caller_who_never_comes_is_given_up(server)
         await _a_server_that_stops_ends_its_calls(server)
 
 
@@ -382,7 +390,7 @@ async def _only_with_a_key(server: RunningServer) -> None:
         assert answer.status_code == 401
 
 
-async def _one_at_a_time_until_the_caller_vanishes(server: RunningServer) -> None:
+async def _one_at_a_time(server: RunningServer) -> None:
     async with calling(server, key="secret") as (caller, call_id):
         caller.send({"type": "x" * 20_000})
         refused = await caller.wait_for_type("error")
@@ -397,6 +405,11 @@ async def _one_at_a_time_until_the_caller_vanishes(server: RunningServer) -> Non
         await second.close()
         assert full.status_code == 503
         assert int(full.headers["retry-after"]) > 0
+    await gone(server, call_id)
+
+
+async def _a_caller_who_vanishes_is_given_up(server: RunningServer) -> None:
+    async with calling(server, key="secret") as (caller, call_id):
         caller.vanish()
         await gone(server, call_id)
 
@@ -418,9 +431,9 @@ async def _a_server_that_stops_ends_its_calls(server: RunningServer) -> None:
         await asyncio.to_thread(
             lambda: asyncio.run_coroutine_threadsafe(
                 server.app.state.sessions.drain(5.0), server.loop
-            ).result(10)
+            ).result(90)
         )
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(90):
             await caller.hung_up.wait()
 
 

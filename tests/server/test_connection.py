@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
+import websockets
 
 from tests.server.conftest import RunningServer, appends, changed, eventually, pcm24k
 from tests.server.realtime import Client, connected
@@ -96,6 +97,7 @@ async def test_a_session_is_closed_when_its_client_says_nothing(server: RunningS
 
 async def test_there_is_no_place_beyond_the_last(server: RunningServer) -> None:
     sessions = server.app.state.sessions
+    await eventually(server, lambda: len(sessions) == 0)
     before, sessions.max_sessions = sessions.max_sessions, 1
     try:
         async with connected(server.websocket_url) as client:
@@ -112,23 +114,16 @@ async def test_there_is_no_place_beyond_the_last(server: RunningServer) -> None:
         sessions.max_sessions = before
 
 
-async def test_further_clients_hear_and_speak_in_a_session(server: RunningServer) -> None:
-    """As a sideband does in a call; here the call is a WebSocket's session."""
+async def test_nobody_joins_a_session_by_its_id(server: RunningServer) -> None:
+    """Calls alone are joined (``test_calls.py``): a session's id is no secret."""
     async with connected(server.websocket_url, "model=m") as client:
         name = client.events[0]["session"]["id"]
-        async with connected(server.websocket_url, f"call_id={name}") as sideband:
-            assert sideband.events[0]["session"] == client.events[0]["session"]
-            await sideband.send({"type": "session.update", "session": {"instructions": "Hm."}})
-            for one in (client, sideband):
-                updated = await one.until("session.updated")
-                assert updated["session"]["instructions"] == "Hm."
-        # It goes, the session stays.
+        with pytest.raises(websockets.InvalidStatus) as raised:
+            async with connected(server.websocket_url, f"call_id={name}"):
+                pass
+        assert raised.value.response.status_code == 404
         await client.send({"type": "input_audio_buffer.clear"})
         await client.until("input_audio_buffer.cleared")
-        async with connected(server.websocket_url, f"call_id={name}") as sideband:
-            await client.socket.close()
-            code, _ = await sideband.closed()
-            assert code in (1000, 1005)
 
 
 async def test_a_sideband_that_is_gone_holds_nothing_up(server: RunningServer) -> None:

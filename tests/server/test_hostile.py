@@ -171,7 +171,7 @@ async def test_a_reader_that_never_reads_is_dropped_alone(
     with changed(server, send_timeout_seconds=0.5, send_queue_bytes=1 << 20):
         async with raw(server) as connection:
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
-            connection.settimeout(0.2)
+            connection.settimeout(60)
 
             def send_without_reading() -> None:
                 try:
@@ -312,6 +312,16 @@ async def test_requests_that_are_none(server: RunningServer, request_bytes: byte
         await asyncio.to_thread(read_to_the_end, connection)
     async with httpx.AsyncClient(base_url=server.url) as client:
         assert (await client.get("/healthz")).status_code == 200
+
+
+async def test_methods_that_are_made_up_are_counted_as_one(server: RunningServer) -> None:
+    async with httpx.AsyncClient(base_url=server.url) as client:
+        for number in range(20):
+            answer = await client.request(f"INVENTED{number}", "/healthz")
+            assert answer.status_code == 405
+    page = server.app.state.metrics.page().decode()
+    assert "INVENTED" not in page
+    assert 'tinyvoice_http_requests_total{method="other"' in page
 
 
 async def test_a_body_that_is_too_large_is_refused(server: RunningServer) -> None:

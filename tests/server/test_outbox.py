@@ -51,14 +51,14 @@ async def test_who_can_wait_waits_until_little_is_left() -> None:
     wire = Wire(reading=False)
     outbox = Outbox(wire, 800, 10.0)
     running = asyncio.create_task(outbox.run())
-    await asyncio.wait_for(outbox.room(), 1)
+    await asyncio.wait_for(outbox.room(), 30)
     for _ in range(5):
         outbox.put("x" * 100)
     waiting = asyncio.create_task(outbox.room())
     await asyncio.sleep(0)
     assert not waiting.done()
     wire.reading.set()
-    await asyncio.wait_for(waiting, 1)
+    await asyncio.wait_for(waiting, 30)
     assert len(wire.sent) >= 4
     outbox.finish(1000, "")
     await running
@@ -71,9 +71,9 @@ async def test_a_queue_that_overflows_drops_the_client() -> None:
     for _ in range(11):
         outbox.put("x" * 100)
     assert (wire.aborted, outbox.fault, outbox.over.is_set()) == (True, "unread", True)
-    await asyncio.wait_for(running, 1)
+    await asyncio.wait_for(running, 30)
     assert wire.sent == []
-    await asyncio.wait_for(outbox.room(), 1)  # nobody waits for a client that is gone
+    await asyncio.wait_for(outbox.room(), 30)  # nobody waits for a client that is gone
 
 
 async def test_a_client_that_takes_nothing_is_dropped() -> None:
@@ -84,7 +84,7 @@ async def test_a_client_that_takes_nothing_is_dropped() -> None:
             outbox.put("x")
         else:
             outbox.finish(1000, "")
-        await asyncio.wait_for(outbox.run(), 5)
+        await asyncio.wait_for(outbox.run(), 30)
         assert (wire.aborted, outbox.fault) == (True, "stalled")
 
 

@@ -6,6 +6,7 @@ import base64
 import json
 import socket
 import struct
+import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
@@ -26,7 +27,7 @@ from tinyvoice.server.places import places_of
 from tinyvoice.server.sound_formats import CONTENT_TYPES, SAMPLE_RATE, build_format
 from tinyvoice.server.speech import SpeechRequest, read_request
 
-WAIT_S = 60.0
+WAIT_S = 180.0
 TEXT = "Could you play some music in the kitchen? I will be nine minutes late."
 BEGINNINGS = {
     "mp3": b"ID3",
@@ -145,9 +146,11 @@ class TestSpeaking:
     ) -> None:
         # A voice that does not stop by itself.
         async def speak(text: str, voice: str, speed: float) -> AsyncIterator[SpokenAudio]:
+            begun.set()
             while True:
                 yield SpokenAudio(bytes(2 * 22_050))
 
+        begun = threading.Event()
         state = server.app.state
         monkeypatch.setattr(state.responder.voice, "speak", speak)
         settings = state.settings
@@ -160,7 +163,7 @@ class TestSpeaking:
                     f"POST /v1/audio/speech HTTP/1.1\r\nhost: {where.netloc}\r\n"
                     f"content-length: {len(body)}\r\n\r\n{body}".encode()
                 )
-                wait_until(lambda: places_of(server.app).taken == 1)
+                assert begun.wait(WAIT_S)
                 wait_until(lambda: places_of(server.app).taken == 0)
         finally:
             state.settings = settings

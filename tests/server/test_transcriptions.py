@@ -31,7 +31,7 @@ from tinyvoice.server.places import places_of
 from tinyvoice.server.transcription_request import FILE_SETTINGS
 from tinyvoice.server.transcriptions import AppendedText
 
-WAIT_S = 60.0
+WAIT_S = 180.0
 
 
 @pytest.fixture

@@ -154,7 +154,7 @@ class Caller:
         """Send an event or a text."""
         self.channel.send(event if isinstance(event, str | bytes) else json.dumps(event))
 
-    async def wait_for(self, matches: Callable[[Any], bool], timeout: float = 20.0) -> Any:
+    async def wait_for(self, matches: Callable[[Any], bool], timeout: float = 90.0) -> Any:
         """The first event, also of those that have come, that matches."""
         async with asyncio.timeout(timeout):
             while True:
@@ -164,7 +164,7 @@ class Caller:
                 self._arrived.clear()
                 await self._arrived.wait()
 
-    async def wait_for_type(self, kind: str, count: int = 1, timeout: float = 20.0) -> Any:
+    async def wait_for_type(self, kind: str, count: int = 1, timeout: float = 90.0) -> Any:
         """The ``count``-th event of a type."""
 
         def enough(_: Any) -> bool:
@@ -185,7 +185,7 @@ class Caller:
         return np.concatenate(self.heard).astype(np.float32) / np.float32(32768)
 
     async def hear(
-        self, enough: Callable[[NDArray[np.float32]], bool], timeout: float = 20
+        self, enough: Callable[[NDArray[np.float32]], bool], timeout: float = 90
     ) -> None:
         """Listen until what was heard is enough."""
         async with asyncio.timeout(timeout):
