@@ -323,7 +323,7 @@ def test_take_gives_each_output_once() -> None:
 
 
 def test_identifiers_are_random_unless_told() -> None:
-    one, other = RealtimeSession(), RealtimeSession()
+    one, other = RealtimeSession(now=NOW), RealtimeSession(now=NOW)
     assert one.id != other.id
     assert one.id.startswith("sess_")
     assert len(one.id) == len("sess_") + 21

@@ -93,7 +93,7 @@ class RealtimeSession:
         configuration: Mapping[str, Any] | None = None,
         limits: SessionLimits | None = None,
         ids: Callable[[str], str] | None = None,
-        now: float | None = None,
+        now: float,
     ) -> None:
         self.kind: Kind = kind
         self.transport = transport
@@ -103,7 +103,7 @@ class RealtimeSession:
         ids = ids or random_identifier
         self._outbox = Outbox(ids, dialect)
         self.id = ids("sess")
-        self.expires_at = int((now or 0) + limits.session_seconds)
+        self.expires_at = int(now + limits.session_seconds)
         begin = default_configuration(kind, model)
         if configuration is not None:
             begin = updated(begin, dict(configuration), limits)

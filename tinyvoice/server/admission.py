@@ -15,6 +15,9 @@ from tinyvoice.errors import TinyvoiceError
 
 logger = logging.getLogger(__name__)
 
+CALL_PREFIX = "rtc_"
+"""Identifiers of calls begin with this, and nobody else's."""
+
 RETRY_AFTER_S = 5
 """When a client that was refused may come again."""
 
@@ -58,6 +61,13 @@ class SessionRegistry:
     def get(self, name: str) -> Admitted | None:
         """The session of this id or call id, if it is open."""
         return self._sessions.get(name)
+
+    def call(self, call_id: str) -> Admitted | None:
+        """The call of this id, if it is going on.
+
+        Others are joined by nobody: a session's id is in its logs and in what its client shows.
+        """
+        return self.get(call_id) if call_id.startswith(CALL_PREFIX) else None
 
     def check(self) -> None:
         """Find out whether one more may come in.

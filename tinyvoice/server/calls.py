@@ -13,6 +13,7 @@ import asyncio
 import json
 import logging
 import secrets
+import time
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ from starlette.datastructures import FormData, UploadFile
 
 from tinyvoice.realtime.session import RealtimeSession, session_configuration
 from tinyvoice.server import logs
-from tinyvoice.server.admission import SessionRegistry
+from tinyvoice.server.admission import CALL_PREFIX, SessionRegistry
 from tinyvoice.server.authentication import Identity, require_any_key, require_key
 from tinyvoice.server.connection import ABNORMAL, NORMAL, RealtimeConnection
 from tinyvoice.server.errors import ApiError
@@ -78,7 +79,7 @@ class Call:
 
     def __init__(self, session: RealtimeSession, state: Any, loopback: bool) -> None:
         settings: ServerSettings = state.settings
-        self.id = f"rtc_{secrets.token_hex(11)}"
+        self.id = f"{CALL_PREFIX}{secrets.token_hex(11)}"
         self._registry: SessionRegistry = state.sessions
         self._metrics = state.metrics
         self.peer = Peer(self, CHANNEL, _peer_settings(settings, loopback))
@@ -374,6 +375,7 @@ def _session(
         transport="webrtc",
         configuration=configuration,
         limits=session_limits(request.app.state.settings),
+        now=time.time(),
     )
 
 
@@ -395,8 +397,8 @@ def _is_local(host: str) -> bool:
 
 
 def _connection(request: Request, call_id: str) -> RealtimeConnection:
-    connection = request.app.state.sessions.get(call_id)
-    if not call_id.startswith("rtc_") or not isinstance(connection, RealtimeConnection):
+    connection = request.app.state.sessions.call(call_id)
+    if not isinstance(connection, RealtimeConnection):
         raise ApiError(
             404, f"There is no call {call_id[:80]!r}.", param="call_id", code="call_not_found"
         )

@@ -167,7 +167,7 @@ async def _run(websocket: WebSocket, connection: RealtimeConnection) -> None:
 
 async def _join(websocket: WebSocket, call_id: str) -> None:
     """Attach to a call: hear its events, send events of one's own."""
-    connection = websocket.app.state.sessions.get(call_id)
+    connection = websocket.app.state.sessions.call(call_id)
     if not isinstance(connection, RealtimeConnection):
         error = ApiError(404, f"There is no call {call_id[:80]!r}.", param="call_id")
         await websocket.send_denial_response(_answer(error))
