@@ -25,6 +25,10 @@ _FORM_BYTES = 1 << 20
 """What the form around an upload may add to it."""
 
 
+_METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"))
+"""Counted each for itself; all others are counted together."""
+
+
 class RequestMiddleware:
     """Bounds, counts and logs HTTP requests; answers 500 to what nobody handled."""
 
@@ -99,7 +103,8 @@ class _Exchange:
     def _record(self, seconds: float) -> None:
         route: Any = self._scope.get("route")
         path = getattr(route, "path", "unknown")
-        method = self._scope["method"]
+        # Any token is a method (RFC 9110 §9.1): each that is made up would be a series of its own.
+        method = self._scope["method"] if self._scope["method"] in _METHODS else "other"
         metrics = self._around._metrics
         metrics.requests.labels(method, path, self._status).inc()
         metrics.request_seconds.labels(path).observe(seconds)
