@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 from pipecat.frames.frames import (
     ErrorFrame,
+    Frame,
     LLMContextFrame,
     LLMFullResponseEndFrame,
     LLMFullResponseStartFrame,
     LLMRunFrame,
     LLMTextFrame,
 )
-from pipecat.pipeline.pipeline import Pipeline
+from pipecat.observers.base_observer import BaseObserver, FramePushed
 from pipecat.processors.aggregators.llm_context import LLMContext
 from pipecat.processors.aggregators.llm_response_universal import LLMContextAggregatorPair
 from pipecat.services.llm_service import FunctionCallParams
-from pipecat.tests.utils import SleepFrame, run_test
+from pipecat.tests.utils import run_test
 from pipecat.utils.errors import ErrorCategory
 
+from tinyvoice.benchmark.pipecat_stt import pipeline
 from tinyvoice.integrations import ScriptedLLMService
 from tinyvoice.integrations.scripted_llm import Call, Reply, Result, Script, Turn, turn_of
 
@@ -30,16 +33,33 @@ def asked(*words: str, tools: Any = None) -> LLMContext:
     return LLMContext(messages, tools) if tools else LLMContext(messages)
 
 
-async def answers(script: Script, context: LLMContext) -> tuple[list[Any], list[Any]]:
-    """What comes down, and which errors go up, with the aggregators around the service."""
-    service = ScriptedLLMService(script)
-    pair = LLMContextAggregatorPair(context)
-    down, up = await run_test(
-        Pipeline([pair.user(), service, pair.assistant()]),
-        frames_to_send=[LLMRunFrame(), SleepFrame(0.3)],
-        start_timeout=20.0,
-    )
-    return list(down), [frame for frame in up if isinstance(frame, ErrorFrame)]
+class Listener(BaseObserver):
+    """Keeps the frames that processors push, until so many answers are at their end."""
+
+    def __init__(self, answers: int) -> None:
+        super().__init__()
+        self.frames: dict[int, Frame] = {}
+        self.over = asyncio.Event()
+        self._answers = answers
+
+    async def on_push_frame(self, data: FramePushed) -> None:
+        self.frames[data.frame.id] = data.frame
+        if len(self.of(LLMFullResponseEndFrame)) == self._answers:
+            self.over.set()
+
+    def of(self, kind: type[Frame]) -> list[Any]:
+        return [frame for frame in self.frames.values() if isinstance(frame, kind)]
+
+
+async def answers(script: Script, context: LLMContext, count: int = 1) -> Listener:
+    """What the service pushes between the aggregators, in so many answers."""
+    service, pair = ScriptedLLMService(script), LLMContextAggregatorPair(context)
+    listener = Listener(count)
+    async with pipeline([pair.user(), service, pair.assistant()], listener) as worker:
+        await worker.queue_frame(LLMRunFrame())
+        async with asyncio.timeout(120):
+            await listener.over.wait()
+    return listener
 
 
 async def test_words_come_in_pieces_between_start_and_end() -> None:
@@ -85,8 +105,7 @@ async def test_functions_are_called_and_their_results_answered() -> None:
         return Call("add", {"left": 2, "right": 3})
 
     context = asked("two and three", tools=[add])
-    _, errors = await answers(script, context)
-    assert not errors
+    assert not (await answers(script, context, 2)).of(ErrorFrame)
     assert context.messages[-1] == {"role": "assistant", "content": "two and three: 5"}
     assert turn_of(context).results == ()
 
@@ -103,16 +122,16 @@ async def test_a_tool_that_fails_is_a_result_too(name: str) -> None:
         turns.append(turn)
         return "That did not work." if turn.results else Call(name)
 
-    _, errors = await answers(script, asked("go", tools=[broken]))
+    errors = (await answers(script, asked("go", tools=[broken]), 2)).of(ErrorFrame)
     assert turns[-1].results[0].failed
     if name == "broken":
         assert errors[0].category is ErrorCategory.APPLICATION
 
 
 async def test_a_script_that_raises_ends_its_answer_and_is_told() -> None:
-    down, errors = await answers(lambda turn: str(1 // 0), asked("go"))
-    assert "The script failed" in errors[0].error
-    assert not [frame for frame in down if isinstance(frame, LLMTextFrame)]
+    seen = await answers(lambda turn: str(1 // 0), asked("go"))
+    assert "The script failed" in seen.of(ErrorFrame)[0].error
+    assert not seen.of(LLMTextFrame)
 
 
 def test_a_turn_is_the_last_words_and_what_came_since() -> None:
