@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -57,6 +57,8 @@ class ModelSettings:
     qformer_num_layers: int | None = None
     qformer_num_heads: int | None = None
     qformer_intermediate_size: int | None = None
+    projector_shapes: dict[str, dict[str, int]] = field(default_factory=dict)
+    """For each type the keys above that a fresh projector takes where they are null."""
 
     lora_rank: int | None = None
     lora_alpha: float | None = None
@@ -256,7 +258,19 @@ def _apply_overrides(config: ASRConfig, settings: ModelSettings) -> None:
 
 
 def _set_projector_keys(config: ASRConfig, settings: ModelSettings) -> None:
-    """Set the keys that shape the projector."""
+    """Set the keys that shape the projector: its type's shape, and over it what is given by key.
+
+    Raises:
+        ConfigurationError: ``projector_shapes`` has a key that shapes no projector.
+    """
+    for key, value in settings.projector_shapes.get(settings.projector_type, {}).items():
+        if key not in PROJECTOR_KEYS[1:]:
+            name = f"model.projector_shapes.{settings.projector_type}.{key}"
+            raise ConfigurationError(
+                f"{name} shapes no projector: choose among {', '.join(PROJECTOR_KEYS[1:])}.",
+                key=name,
+            )
+        setattr(config, key, value)
     _set_keys(config, settings, PROJECTOR_KEYS)
 
 

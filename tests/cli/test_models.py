@@ -102,9 +102,14 @@ def test_the_program_lists_published_and_cached_models(program: Program, tmp_pat
     models = {model["name"]: model for model in json.loads(result.stdout)}
     assert models["owner/speech"]["state"] == "cached"
     assert models["owner/speech"]["where"] == str(folder)
-    assert models["mazesmazes/tiny-audio"]["state"] == "published"
+    published = models["mazesmazes/tiny-audio"]
+    assert published["state"] == "published"
+    # The encoder's repository, the language model's, and a projector.
+    assert 6.0e9 <= published["bytes"] < 6.1e9
+    assert [name for name, model in models.items() if model["approximate"]] == [published["name"]]
     table = program("models").stdout
     assert all(name in table for name in models)
+    assert "about 6.0 GB" in table
 
 
 def test_a_published_model_that_is_cached_is_listed_once(program: Program, tmp_path: Path) -> None:

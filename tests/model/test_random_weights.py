@@ -47,7 +47,9 @@ def test_precision_is_as_asked() -> None:
 
 
 @pytest.mark.parametrize(
-    ("projector_type", "millions"), [("mlp", 6.3), ("mosa", 42.8), ("moe", 31.6), ("qformer", 53.9)]
+    ("projector_type", "millions"),
+    # tiny-audio's guide has 12, 24 and 18; its 16 for MOSA cannot be had of the format's widths.
+    [("mlp", 12.6), ("mosa", 42.8), ("moe", 23.6), ("qformer", 18.3)],
 )
 def test_the_full_shape_has_the_published_sizes(projector_type: str, millions: float) -> None:
     with torch.device("meta"):

@@ -114,6 +114,17 @@ def test_a_fresh_projector_of_any_type_stands_on_a_checkpoints_backbones(
     assert again.generate(*features) == model.eval().generate(*features)
 
 
+def test_a_type_has_a_shape_of_its_own_which_a_key_overrides(tmp_path: Path) -> None:
+    shapes = {"mlp": {"projector_hidden_dim": 40}, "moe": {"projector_hidden_dim": 8}}
+    settings = ModelSettings(checkpoint=str(write_checkpoint(tmp_path)), projector_shapes=shapes)
+    assert build_model(settings, "projector").config.projector_hidden_dim == 40
+    given = replace(settings, projector_hidden_dim=24)
+    assert build_model(given, "projector").config.projector_hidden_dim == 24
+    wrong = replace(settings, projector_shapes={"mlp": {"width": 3}})
+    with pytest.raises(ConfigurationError, match=r"projector_shapes\.mlp\.width shapes no"):
+        build_model(wrong, "projector")
+
+
 def test_keeping_the_projector_keeps_its_shape_and_weights(tmp_path: Path) -> None:
     folder = write_checkpoint(tmp_path, "mosa")
     settings = ModelSettings(checkpoint=str(folder), projector="keep", projector_type="mlp")

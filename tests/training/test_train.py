@@ -15,6 +15,8 @@ from tests.miniature import write_checkpoint
 from tests.training.recordings import write_recordings
 from tinyvoice.errors import ConfigurationError
 from tinyvoice.model.checkpoint import load_checkpoint
+from tinyvoice.model.configuration import AUDIO_MODEL_ID
+from tinyvoice.model.random_weights import PUBLISHED_PROJECTORS
 from training.settings import parse_settings
 from training.train import CONFIGS, RunSettings, run
 from training.trainer import STATE_FILE, TrainerSettings
@@ -58,6 +60,21 @@ def test_a_large_gpu_takes_large_batches() -> None:
     settings = parse_settings(RunSettings, composed("training=large_gpu"), "")
     assert settings.training.batch.seconds == 600
     assert settings.training.rates == TrainerSettings().rates
+
+
+def test_the_full_model_has_projectors_of_the_published_sizes() -> None:
+    settings = parse_settings(RunSettings, composed("model=full"), "")
+    assert settings.model.projector_shapes == PUBLISHED_PROJECTORS
+
+
+@pytest.mark.parametrize("stage", [(), ("+experiments=mlp_lora",)])
+def test_the_documented_command_trains_the_full_model(stage: tuple[str, ...]) -> None:
+    overrides = ("model=full", "data=loquacious", "training=large_gpu", *stage)
+    settings = parse_settings(RunSettings, composed(*overrides), "")
+    assert settings.model.checkpoint is None
+    assert settings.model.audio_model_id == AUDIO_MODEL_ID
+    assert settings.data.corpora[0].path == "speechbrain/LoquaciousSet"
+    assert settings.training.batch.seconds == 600
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)

@@ -34,10 +34,11 @@ class Model:
         name: what to pass to ``--model``.
         state: ``embedded``, ``cached`` (on this machine) or ``published`` (would be downloaded).
         where: folder or address.
-        bytes: size of its files here, or None where they are not here.
+        bytes: size of its files here, or None where they are not here and nobody has said it.
         parameters: numbers in its own weight files, or None where they are not here.
         licence: as its model card says, or None if it says nothing.
         notes: what it is.
+        approximate: whether ``bytes`` is about what a download takes, rather than measured.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Model:
     parameters: int | None
     licence: str | None
     notes: str
+    approximate: bool = False
 
 
 PUBLISHED = (
@@ -54,12 +56,14 @@ PUBLISHED = (
         name="mazesmazes/tiny-audio",
         state="published",
         where="https://huggingface.co/mazesmazes/tiny-audio",
-        bytes=None,
+        bytes=6_000_000_000,
         parameters=None,
         licence="MIT",
         notes=(
-            "projector for real rooms and voices; fetches GLM-ASR-Nano-2512 and Qwen3-0.6B as well"
+            "projector for real rooms and voices; fetches GLM-ASR-Nano-2512 (4.5 GB) and "
+            "Qwen3-0.6B (1.5 GB) as well"
         ),
+        approximate=True,
     ),
 )
 
@@ -204,6 +208,13 @@ def _print_table(found: list[Model]) -> None:
         if model.parameters is not None:
             about.append(f", {model.parameters / 1e6:.1f} M parameters")
         about.append(f"\n{model.where}", style="dim")
-        size = "-" if model.bytes is None else f"{model.bytes / 1e6:.1f} MB"
-        table.add_row(model.name, model.state, size, model.licence or "?", about)
+        table.add_row(model.name, model.state, _size(model), model.licence or "?", about)
     Console().print(table)
+
+
+def _size(model: Model) -> str:
+    if model.bytes is None:
+        return "-"
+    large = model.bytes >= 1e9
+    size = f"{model.bytes / 1e9:.1f} GB" if large else f"{model.bytes / 1e6:.1f} MB"
+    return f"about {size}" if model.approximate else size

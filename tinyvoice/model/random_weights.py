@@ -51,6 +51,15 @@ MINIATURE_LANGUAGE_MODEL: dict[str, Any] = {
 }
 SHAPES = ("full", "miniature")
 
+PUBLISHED_PROJECTORS: dict[str, dict[str, int]] = {
+    "mlp": {"projector_hidden_dim": 2048},  # 12.6M
+    "moe": {"projector_hidden_dim": 768},  # 23.6M
+    "qformer": {"qformer_hidden_size": 768, "qformer_intermediate_size": 2304},  # 18.3M
+}
+"""Keys with which a full-size projector has about as many weights as tiny-audio's guide gives for
+its type (12, 24 and 18 million); ``configs/model/full.yaml`` has them too. MOSA is not here: the
+widths of its layers are fixed by the checkpoint format and make 42.8 million."""
+
 SPECIAL_TOKENS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<think>", "</think>")
 CHAT_TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n"
@@ -87,7 +96,8 @@ def random_config(shape: str, projector_type: str) -> ASRConfig:
             f"the shape {shape!r} is unknown; known are {', '.join(SHAPES)}", key="shape"
         )
     if shape == "full":
-        return ASRConfig(projector_type=projector_type)
+        shape_keys: dict[str, Any] = dict(PUBLISHED_PROJECTORS.get(projector_type, {}))
+        return ASRConfig(projector_type=projector_type, **shape_keys)
     encoder = {"model_type": "glmasr_encoder", **MINIATURE_ENCODER}
     return ASRConfig(
         projector_type=projector_type,
