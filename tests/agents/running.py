@@ -23,7 +23,7 @@ PROGRAM = [
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "COLUMNS": "100"}
 
 PATIENCE_S = 240
-"""A process that has not done its work by then is ended, and the test fails."""
+"""A process that has not begun, or not ended, so long after it should is ended; the test fails."""
 
 
 def agent(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -59,7 +59,7 @@ class RunningAgent:
 
     def finish(self) -> tuple[int, str]:
         """Wait for the end; exit code and what it said since it listens."""
-        _, errors = self.process.communicate()
+        _, errors = self.process.communicate(timeout=PATIENCE_S)
         return self.process.returncode, errors
 
 
@@ -81,6 +81,7 @@ def running(*arguments: str, **environment: str) -> Iterator[RunningAgent]:
         announcement = process.stderr.readline()
         while announcement and "Ctrl-C ends" not in announcement:
             announcement = process.stderr.readline()  # ALSA complains of what it does not find
+        watchdog.cancel()
         yield RunningAgent(process, announcement)
     finally:
         watchdog.cancel()

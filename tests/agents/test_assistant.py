@@ -56,8 +56,13 @@ async def test_an_endpoint_answers_or_its_failure_is_told_and_the_talk_goes_on(
 ) -> None:
     endpoint.failed.clear()
     patience = 0.3 if behaviour in ("slow", "once-silent") else 60.0
+    silence = 3.0 if behaviour == "once-silent" else 60.0
     settings = replace(
-        settings, llm_url=endpoint.url, llm_model=behaviour, llm_silence_s=3.0, patience_s=patience
+        settings,
+        llm_url=endpoint.url,
+        llm_model=behaviour,
+        llm_silence_s=silence,
+        patience_s=patience,
     )
     async with talking(lambda t: assistant.build_pipeline(t, settings), model, mouth) as talk:
         heard = await talk.answer("tell me a joke", expected)

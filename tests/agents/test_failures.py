@@ -26,7 +26,8 @@ from tinyvoice.integrations.spoken_failures import SpokenFailures
 from tinyvoice.model.modeling import ASRModel
 from tinyvoice.voices.espeak_process import EspeakProcess
 
-PATIENCE_S = 0.3
+PATIENCE_S = 120.0
+"""Longer than any answer takes, so that none is excused that a test does not hold up."""
 
 
 def agent(
@@ -36,6 +37,7 @@ def agent(
     *tools: Any,
     hearing: PipecatASRService | None = None,
     voice: EspeakTTSService | None = None,
+    patience_s: float = PATIENCE_S,
 ) -> PipelineWorker:
     """An agent as those of the folder are made, of what a test wants to fail."""
     hearing = hearing or settings.hearing()
@@ -48,7 +50,7 @@ def agent(
                 hearing,
                 context.user(),
                 llm,
-                SpokenFailures(llm, hearing, patience_s=PATIENCE_S),
+                SpokenFailures(llm, hearing, patience_s=patience_s),
                 voice or settings.speech(),
                 transport.output(),
                 context.assistant(),
@@ -85,11 +87,15 @@ async def test_a_slow_tool_is_excused_and_its_result_told(
         await excused.wait()
         await params.result_callback("what a lovely day")
 
-    async with talking(lambda t: agent(t, settings, use("look_up"), look_up), model, mouth) as talk:
+    def hasty(transport: BaseTransport) -> PipelineWorker:
+        return agent(transport, settings, use("look_up"), look_up, patience_s=0.3)
+
+    async with talking(hasty, model, mouth) as talk:
         await talk.answer("tell me a story", "one moment please")
         excused.set()
         await talk.hears("what a lovely day")
-        assert await talk.answer("tell me a joke", "joke") == "tell me a joke"
+        # A machine that is busy makes this answer a slow one, too.
+        assert (await talk.answer("tell me a joke", "joke")).endswith("tell me a joke")
 
 
 async def test_a_tool_that_never_returns_is_given_up(

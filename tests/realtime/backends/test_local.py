@@ -13,11 +13,13 @@ from tests.realtime.backends.requests import call, collect, output, request, tex
 from tinyvoice.errors import CheckpointError, ConfigurationError
 from tinyvoice.realtime.backends.interface import (
     BackendFailed,
+    Begun,
     Finished,
     TextDelta,
     ToolCallDelta,
     ToolCallDone,
     ToolCallStarted,
+    Waiting,
 )
 from tinyvoice.realtime.backends.local import LocalModel
 
@@ -112,6 +114,18 @@ async def test_answers_at_the_same_time_do_not_mix(model: LocalModel) -> None:
         collect(model.reply(request(user("weather in Paris"), tools=[WEATHER]))),
     )
     assert [text_of(events) for events in texts] == [GREETING] * 3 + [""]
+
+
+async def test_an_answer_that_waits_for_its_turn_says_so(model: LocalModel) -> None:
+    first = model.reply(request(user("tell me a story"), max_output_tokens=400))
+    assert isinstance(await anext(first), TextDelta)
+    second = model.reply(request(user("hello")))
+    assert await anext(second) == Waiting()
+    await first.aclose()  # type: ignore[attr-defined]
+    assert await anext(second) == Begun()
+    assert text_of(await collect(second)) == GREETING
+    alone = await collect(model.reply(request(user("hello"))))
+    assert not any(isinstance(event, Waiting | Begun) for event in alone)
 
 
 async def test_sampling_differs_from_answer_to_answer(folder: Path) -> None:
