@@ -342,15 +342,31 @@ def test_two_loads_are_equal_bit_for_bit(tmp_path: Path) -> None:
     assert all(torch.equal(first[key], second[key]) for key in first)
 
 
-def test_an_adapter_less_lora_checkpoint_starts_a_fresh_one(tmp_path: Path) -> None:
+def test_an_adapter_less_lora_checkpoint_starts_a_fresh_one_and_says_so(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     write_checkpoint(tmp_path)
     plain, waves = load(tmp_path), clips(0.9)
+    assert not caplog.messages
     edit(tmp_path / "config.json", use_lora=True)
     model = load(tmp_path)
+    assert "adapter_config.json is missing there: a fresh adapter takes its place" in caplog.text
     assert tokens(model, waves) == tokens(plain, waves)
     trainable = {name for name, p in model.language_model.named_parameters() if p.requires_grad}
     assert trainable
     assert all("lora_" in name for name in trainable)
+
+
+def test_an_adapter_that_is_not_asked_for_is_not_used_and_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_checkpoint(tmp_path / "adapted", lora=True)
+    write_checkpoint(tmp_path / "plain")
+    edit(tmp_path / "adapted" / "config.json", use_lora=False)
+    model, waves = load(tmp_path / "adapted"), clips(0.9)
+    assert tokens(model, waves) == tokens(load(tmp_path / "plain"), waves)
+    (told,) = caplog.messages
+    assert "adapter_config.json and adapter_model.safetensors, but use_lora is not set" in told
 
 
 def test_python_files_in_a_checkpoint_are_never_run(tmp_path: Path) -> None:

@@ -153,6 +153,8 @@ def load_checkpoint(
     replace_meta_buffers(model, torch.device(device))
     if asr_config.use_lora:
         lora.load_adapter(model, folder, max_file_bytes, **place)
+    else:
+        lora.warn_of_unused_files(folder)
     processor = load_processor(folder, encoder.files.folder, tokenizer)
     check_processor(processor, asr_config, folder)
     model.use_processor(processor)

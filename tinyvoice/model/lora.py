@@ -7,6 +7,7 @@ and its methods. PEFT is an optional dependency, asked for only when a model has
 from __future__ import annotations
 
 import importlib
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,8 @@ from tinyvoice.model.weights import (
 
 if TYPE_CHECKING:
     from tinyvoice.model.modeling import ASRModel
+
+logger = logging.getLogger(__name__)
 
 CONFIG_FILE = "adapter_config.json"
 ADAPTER_WEIGHTS_FILE = "adapter_model.safetensors"
@@ -116,8 +119,8 @@ def load_adapter(
 ) -> None:
     """Inject the adapter of a checkpoint folder and load its weights.
 
-    A checkpoint that asks for LoRA but has no adapter files gets a fresh adapter, which changes no
-    output: that is how a stage of training begins.
+    A checkpoint that asks for LoRA but has no adapter files gets a fresh adapter, as tiny-audio
+    gives it one. That changes no output, so a warning says that whatever was trained is missing.
     """
     if not (folder / CONFIG_FILE).is_file():
         if (folder / ADAPTER_WEIGHTS_FILE).is_file():
@@ -125,6 +128,12 @@ def load_adapter(
                 f"{CONFIG_FILE} is missing in {folder} beside {ADAPTER_WEIGHTS_FILE}",
                 key=CONFIG_FILE,
             )
+        logger.warning(
+            "use_lora is set in %s, but %s is missing there: a fresh adapter takes its place, which "
+            "has learnt nothing; fetch the checkpoint again if it was trained with one",
+            folder / "config.json",
+            CONFIG_FILE,
+        )
         add_adapter(model)
         return
     files = WeightFiles(folder, ADAPTER_WEIGHTS_FILE, max_file_bytes)
@@ -148,6 +157,18 @@ def load_adapter(
     for name, parameter in module.named_parameters():
         if LAYER_MARK in name:
             parameter.requires_grad_(True)
+
+
+def warn_of_unused_files(folder: Path) -> None:
+    """Say so where a checkpoint that does not ask for LoRA has adapter files all the same."""
+    unused = [name for name in ADAPTER_FILES if (folder / name).is_file()]
+    if unused:
+        logger.warning(
+            "%s has %s, but use_lora is not set in its config.json, so the adapter is not used; set "
+            "use_lora to true if it belongs to this checkpoint, or else remove it",
+            folder,
+            " and ".join(unused),
+        )
 
 
 def embedding_names(language_model: Any) -> list[str]:
