@@ -119,6 +119,13 @@ class Running:
                 await self.sink.news.wait()
         return self.sink.of(*kinds)
 
+    async def until_errors(self, count: int = 1) -> list[ErrorFrame]:
+        """The error frames, once there are so many."""
+        async with asyncio.timeout(25):
+            while len(self.errors) < count:
+                await asyncio.sleep(0.01)
+        return self.errors
+
     async def end(self) -> Sink:
         await self.worker.queue_frame(EndFrame())
         async with asyncio.timeout(25):

@@ -42,11 +42,12 @@ from pipecat.frames.frames import (
 from pipecat.processors.frame_processor import FrameDirection
 from pipecat.services.settings import STTSettings
 from pipecat.services.stt_service import STTService
-from pipecat.transcriptions.language import Language, resolve_language
+from pipecat.transcriptions.language import Language
 from pipecat.turns.eager_end_of_turn_mixin import EagerEndOfTurnSTTServiceMixin
 from pipecat.utils.errors import ErrorCategory
 from pipecat.utils.time import time_now_iso8601
 from pipecat.utils.tracing.service_decorators import traced_stt
+from pipecat.utils.types import is_given
 
 from tinyvoice.engine import (
     EndOfTurnLikely,
@@ -66,7 +67,7 @@ REOPEN_AFTER_S = 1.0
 BACKSTOP_MS = 1000
 """Silence that ends what Pipecat's own detection has not noticed."""
 
-LANGUAGES = {Language.EN: "en"}
+LANGUAGE = Language.EN
 """What the checkpoints understand."""
 
 TurnMode = Literal["pipecat", "model"]
@@ -107,7 +108,7 @@ class PipecatStreamService(EagerEndOfTurnSTTServiceMixin, STTService):
     """A Pipecat service around a stream; how one is come by is the subclass's.
 
     Raises:
-        ConfigurationError: ``turn_mode`` is unknown.
+        ConfigurationError: ``turn_mode`` is unknown, or the language not understood.
     """
 
     def __init__(
@@ -119,6 +120,7 @@ class PipecatStreamService(EagerEndOfTurnSTTServiceMixin, STTService):
         **kwargs: Any,
     ) -> None:
         """``settings`` are complete; ``should_interrupt`` counts in ``turn_mode="model"``."""
+        settings.language = understood(settings.language)
         super().__init__(settings=settings, **kwargs)
         self._turn_mode = turn_mode
         self._should_interrupt = should_interrupt
@@ -188,8 +190,11 @@ class PipecatStreamService(EagerEndOfTurnSTTServiceMixin, STTService):
         return frame
 
     def language_to_service_language(self, language: Language) -> str | None:
-        """The code of the language by its base, ``en`` for ``en-GB``; a warning for any other."""
-        return resolve_language(language, LANGUAGES, use_base_code=True)
+        """``en`` for English and its variants; None for a language that is not understood."""
+        try:
+            return understood(language)
+        except ConfigurationError:
+            return None
 
     # --- audio and frames in ---------------------------------------------------------------------
 
@@ -269,12 +274,16 @@ class PipecatStreamService(EagerEndOfTurnSTTServiceMixin, STTService):
         self, delta: STTSettings
     ) -> dict[str, Any]:
         """Apply what has changed to the running stream; a bad value changes nothing."""
-        changed = await super()._update_settings(delta)
+        changed: dict[str, Any] = {}
         try:
+            if is_given(delta.language):
+                delta.language = understood(delta.language)
+            changed = await super()._update_settings(delta)
             await self._apply(changed)
         except (ConfigurationError, CheckpointError) as error:
             for name, before in changed.items():
                 setattr(self._settings, name, before)
+            self._sync_model_name_to_metrics()
             # Of a category that leaves the service usable: the old settings still work.
             await self.push_error(str(error), exception=error, category=ErrorCategory.APPLICATION)
             return {}
@@ -348,7 +357,7 @@ class PipecatStreamService(EagerEndOfTurnSTTServiceMixin, STTService):
                 text,
                 self._user_id,
                 time_now_iso8601(),
-                self._language(),
+                LANGUAGE,
                 result=LiveTranscript.of_partial(event),
             )
         )
@@ -357,7 +366,7 @@ class PipecatStreamService(EagerEndOfTurnSTTServiceMixin, STTService):
         """The newest hypothesis is what an answer may be begun with; the final confirms it."""
         if self._interim:
             await self._push_eager_end_of_turn(
-                self._interim, user_id=self._user_id, language=self._language()
+                self._interim, user_id=self._user_id, language=LANGUAGE
             )
 
     async def _push_final(self, event: Final) -> None:
@@ -370,14 +379,14 @@ class PipecatStreamService(EagerEndOfTurnSTTServiceMixin, STTService):
                 text,
                 self._user_id,
                 time_now_iso8601(),
-                self._language(),
+                LANGUAGE,
                 result=LiveTranscript.of_final(event),
             )
             if not event.continues:
                 self.confirm_finalize()
                 frame.finalized = self._turn_mode == "model"
             await self.push_frame(frame)
-            await self._handle_transcription(text, True, self._language())
+            await self._handle_transcription(text, True, LANGUAGE)
         elif not event.continues:
             self._finalize_requested = False
         if not event.continues:
@@ -405,9 +414,25 @@ class PipecatStreamService(EagerEndOfTurnSTTServiceMixin, STTService):
         self._finalize_requested = False
         await self.push_error(str(error), exception=error, category=ErrorCategory.SERVER)
 
-    def _language(self) -> Language | None:
-        language = self._settings.language
-        return Language(language) if isinstance(language, str) else None
+
+def understood(language: Any) -> str | None:
+    """The language as the service keeps it: ``en`` for English and its variants.
+
+    None stays None: the language is to be found out, and is English.
+
+    Raises:
+        ConfigurationError: the checkpoints do not understand this one.
+    """
+    if language is None:
+        return None
+    base = str(language).replace("_", "-").split("-")[0]
+    if base.lower() != LANGUAGE:
+        raise ConfigurationError(
+            f"language is {str(language)!r}, and the checkpoints understand English: give en, one "
+            "of its variants, or None.",
+            key="language",
+        )
+    return str(LANGUAGE)
 
 
 def check_turn_mode(turn_mode: str) -> None:
