@@ -43,7 +43,7 @@ def example(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
 @pytest.fixture(scope="module")
 def server() -> Iterator[RunningServer]:
     model = ASRModel.from_pretrained("embedded", device="cpu", dtype="float32").eval()
-    with running(ServerSettings(port=0), model) as started:
+    with running(ServerSettings(port=0, refuse_partial_gap_s=3_600), model) as started:
         yield started
 
 

@@ -23,7 +23,7 @@ from tinyvoice.server.tls import certificate, self_signed
 
 async def test_https_and_wss_with_a_certificate_of_our_own(asr_model: ASRModel) -> None:
     made = self_signed("127.0.0.1")
-    settings = ServerSettings(port=0, tls_self_signed=True)
+    settings = ServerSettings(port=0, tls_self_signed=True, refuse_partial_gap_s=3_600)
     with running(settings, asr_model, ssl_context_factory=lambda *_: made.context) as server:
         assert server.url.startswith("https://")
         port = int(server.url.rpartition(":")[2])

@@ -16,7 +16,7 @@ import websockets
 
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
 
-LONGEST_S = 40.0
+LONGEST_S = 120.0
 
 FLAGS = (
     "--headless=new",

@@ -13,7 +13,7 @@ from openai import AsyncOpenAI
 
 from agents import function_tool
 
-PATIENCE = 30.0
+PATIENCE = 90.0
 
 
 async def speech_to_text(options: argparse.Namespace) -> dict[str, Any]:

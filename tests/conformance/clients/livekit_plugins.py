@@ -14,7 +14,7 @@ from livekit.plugins import openai
 from openai.types import realtime
 
 RATE = 24_000
-PATIENCE = 30.0
+PATIENCE = 90.0
 
 
 def frames(pcm: bytes, milliseconds: int = CHUNK_MS) -> list[rtc.AudioFrame]:

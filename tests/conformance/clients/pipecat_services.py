@@ -42,7 +42,7 @@ from pipecat.workers.runner import WorkerRunner
 
 RATE = 24_000
 LOCAL_RATE = 16_000
-PATIENCE = 30.0
+PATIENCE = 90.0
 
 
 class Watch(BaseObserver):
