@@ -40,6 +40,7 @@ from tinyvoice.realtime.backends.interface import (
     AudioDelta,
     BackendEvent,
     BackendFailed,
+    Begun,
     Finished,
     SpokenMark,
     TextDelta,
@@ -47,6 +48,7 @@ from tinyvoice.realtime.backends.interface import (
     ToolCallDone,
     ToolCallStarted,
     Usage,
+    Waiting,
 )
 from tinyvoice.realtime.limits import SessionLimits
 from tinyvoice.realtime.outputs import (
@@ -169,7 +171,7 @@ class Engine:
 
 def answer(chance: random.Random, modality: str) -> deque[BackendEvent]:
     """What a responder may say."""
-    events: list[BackendEvent] = []
+    events: list[BackendEvent] = [Waiting(), Begun()][: chance.choice((0, 0, 1, 2))]
     characters = spoken_ms = 0
     for _ in range(chance.randrange(4)):
         text = " ".join(chance.choices(WORDS, k=3)) + " "

@@ -19,6 +19,7 @@ from tinyvoice.engine.events import SpeechEnded, SpeechStarted
 from tinyvoice.realtime.backends.interface import (
     AudioDelta,
     BackendFailed,
+    Begun,
     Finished,
     SpokenMark,
     TextDelta,
@@ -26,6 +27,7 @@ from tinyvoice.realtime.backends.interface import (
     ToolCallDone,
     ToolCallStarted,
     Usage,
+    Waiting,
 )
 from tinyvoice.realtime.outputs import (
     CancelGeneration,
@@ -622,6 +624,17 @@ def test_a_backend_that_says_nothing() -> None:
     assert events[-1]["response"]["status_details"]["error"]["code"] == "response_timeout"
     assert CancelGeneration(response_id) in driven.done
     assert driven.tell("timer", f"response:{response_id}") == []
+    driven.check()
+
+
+def test_time_that_an_answer_waits_for_its_turn_is_not_counted() -> None:
+    driven = Driven()
+    response_id = begun(driven)
+    driven.backend(response_id, Waiting())
+    assert driven.done == [CancelTimer(f"response:{response_id}")]
+    driven.backend(response_id, Begun())
+    assert driven.done == [SetTimer(f"response:{response_id}", 60.0)]
+    driven.backend(response_id, TextDelta("Hi"), Finished())
     driven.check()
 
 

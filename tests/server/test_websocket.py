@@ -12,6 +12,8 @@ from tests.server.conftest import RunningServer, appends, pcm24k
 from tests.server.realtime import connected
 from tinyvoice.benchmark.speech import Clip
 from tinyvoice.metrics import word_errors
+from tinyvoice.server.settings import ServerSettings
+from tinyvoice.server.websocket import session_limits
 
 
 async def test_a_turn_is_transcribed(server: RunningServer, clips: list[Clip]) -> None:
@@ -69,3 +71,8 @@ async def test_a_call_that_does_not_exist_cannot_be_joined(server: RunningServer
         async with connected(server.websocket_url, "call_id=rtc_none"):
             pass
     assert raised.value.response.status_code == 404
+
+
+def test_an_answer_may_take_as_long_as_its_model_and_its_voice() -> None:
+    settings = ServerSettings(llm_timeout_s=300, tts_timeout_s=20, connect_timeout_s=5)
+    assert session_limits(settings).response_seconds == 330

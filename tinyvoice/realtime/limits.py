@@ -41,7 +41,8 @@ class SessionLimits:
     out_of_band_responses: int = 8
     """Responses outside the conversation that are made at the same time."""
     response_seconds: float = 60.0
-    """A response fails when its language model and voice say nothing for so long."""
+    """A response fails when its language model and voice say nothing for so long, once it is its
+    turn."""
     session_seconds: float = 3_600.0
     """Length of a session; then it is closed."""
     drain_seconds: float = 30.0

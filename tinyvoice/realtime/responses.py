@@ -25,6 +25,7 @@ from tinyvoice.realtime.backends.interface import (
     ToolCallDone,
     ToolCallStarted,
     Usage,
+    Waiting,
 )
 from tinyvoice.realtime.configuration import FORMATS, PARTIALS, ResponseParameters, wants
 from tinyvoice.realtime.conversation import Entry, Speech, model_view
@@ -86,6 +87,9 @@ class Response:
     begun_ms: float | None = None
     """The input's clock at the first audio."""
     progress: bool = True
+    """Whether anything has come since the timer was set."""
+    waits: bool = False
+    """Whether it waits for its turn, or for its client; that time is not counted."""
 
     @property
     def out_of_band(self) -> bool:
@@ -270,6 +274,13 @@ class Responses:
         response = self.find(response_id)
         if response is None:
             return
+        if isinstance(event, Waiting):
+            response.waits = True
+            self._outbox.put(CancelTimer(TIMER + response.id))
+            return
+        if response.waits:
+            response.waits = False
+            self._arm(response)
         response.progress = True
         if isinstance(event, TextDelta):
             self._text(response, event.text)

@@ -35,9 +35,11 @@ from tinyvoice.realtime.backends.interface import (
     AudioDelta,
     BackendEvent,
     BackendFailed,
+    Begun,
     Finished,
     Responder,
     ResponseRequest,
+    Waiting,
 )
 from tinyvoice.realtime.identifiers import random_identifier
 from tinyvoice.realtime.session import RealtimeSession
@@ -528,7 +530,10 @@ class RealtimeConnection:
                     self._tell(self.session.receive_backend, response_id, event)
                     if isinstance(event, Finished | BackendFailed):
                         return
-                    await self._main.room()
+                    if not self._main.has_room:
+                        self._tell(self.session.receive_backend, response_id, Waiting())
+                        await self._main.room()
+                        self._tell(self.session.receive_backend, response_id, Begun())
                     await asyncio.sleep(0)
         except Exception as error:
             self._metrics.errors.labels("answer").inc()

@@ -79,6 +79,11 @@ class Outbox:
             self._closing = code, reason
             self._news.set()
 
+    @property
+    def has_room(self) -> bool:
+        """Whether little waits."""
+        return self._has_room.is_set()
+
     async def room(self) -> None:
         """Return when little waits; whoever can wait asks before making more."""
         await self._has_room.wait()

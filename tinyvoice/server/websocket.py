@@ -225,9 +225,16 @@ def session_limits(settings: ServerSettings) -> SessionLimits:
     """The bounds of a session by the server's settings."""
     return SessionLimits(
         event_bytes=settings.max_frame_bytes,
+        response_seconds=response_seconds(settings),
         session_seconds=settings.session_seconds,
         drain_seconds=max(settings.drain_seconds, 0.001),
     )
+
+
+def response_seconds(settings: ServerSettings) -> float:
+    """How long an answer may say nothing: language model and voice take turns, so that none of
+    their own limits, which have more to say, is cut short."""
+    return settings.llm_timeout_s + settings.tts_timeout_s + 2 * settings.connect_timeout_s
 
 
 def refusal_reason(error: TinyvoiceError) -> str:

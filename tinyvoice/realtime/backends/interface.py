@@ -112,6 +112,19 @@ class BackendFailed:
     message: str
 
 
+@dataclass(frozen=True)
+class Waiting:
+    """The answer waits, and nothing is wrong: for its turn, or for its client to read.
+
+    How long that takes is not counted; it is over with the next event.
+    """
+
+
+@dataclass(frozen=True)
+class Begun:
+    """The answer's turn has come, after `Waiting`."""
+
+
 BackendEvent = (
     TextDelta
     | AudioDelta
@@ -119,11 +132,22 @@ BackendEvent = (
     | ToolCallStarted
     | ToolCallDelta
     | ToolCallDone
+    | Waiting
+    | Begun
     | Finished
     | BackendFailed
 )
 
-ModelEvent = TextDelta | ToolCallStarted | ToolCallDelta | ToolCallDone | Finished | BackendFailed
+ModelEvent = (
+    TextDelta
+    | ToolCallStarted
+    | ToolCallDelta
+    | ToolCallDone
+    | Waiting
+    | Begun
+    | Finished
+    | BackendFailed
+)
 
 
 class LanguageModel(Protocol):

@@ -21,12 +21,14 @@ from tinyvoice.realtime.backends.chat_messages import chat_messages, chat_tools
 from tinyvoice.realtime.backends.conversation import chosen_function
 from tinyvoice.realtime.backends.interface import (
     BackendFailed,
+    Begun,
     Finished,
     ModelEvent,
     ResponseRequest,
     TextDelta,
     ToolCallDone,
     Usage,
+    Waiting,
 )
 from tinyvoice.realtime.backends.tagged_text import TagSplitter
 from tinyvoice.realtime.backends.written_call import WrittenCall
@@ -46,6 +48,10 @@ _TOO_LONG = BackendFailed(
 _UNREADABLE = BackendFailed(
     "language_model_failed", "The language model made a function call that cannot be read."
 )
+
+
+_Piece = str | Begun | Finished | BackendFailed
+"""What the model's thread tells: that it begins, text, and how it ended."""
 
 
 class LocalModel:
@@ -76,6 +82,8 @@ class LocalModel:
         self._tokenizer: Any = None
         self._thread: ThreadPoolExecutor | None = None
         self._running: set[_Writing] = set()
+        self._newest: _Writing | None = None
+        """The answer behind which the next one stands: the thread takes them in order."""
 
     async def open(self) -> None:
         """Load the model and let it write a word, so that the first answer is as fast as others.
@@ -111,10 +119,14 @@ class LocalModel:
         if self._thread is None:
             raise RuntimeError("The language model is not open.")
         writing = _Writing(asyncio.get_running_loop())
+        waits = self._newest is not None and not self._newest.ended
+        self._newest = writing
         self._running.add(writing)
-        self._thread.submit(self._write, request, writing)
+        self._thread.submit(self._write, request, writing, waits)
         told = _Told(request.parallel_tool_calls)
         try:
+            if waits:
+                yield Waiting()
             while not told.over:
                 piece = await writing.pieces.get()
                 for event in told.take(piece):
@@ -151,14 +163,18 @@ class LocalModel:
         self._model = model.eval()
         self._model.to(device)
 
-    def _write(self, request: ResponseRequest, writing: _Writing) -> None:
+    def _write(self, request: ResponseRequest, writing: _Writing, waited: bool) -> None:
         """In the model's thread: one answer."""
         try:
             if not writing.cancelled.is_set():
+                if waited:
+                    writing.put(Begun())
                 self._generate(request, writing)
         except Exception:
             logger.exception("The language model raised.")
             writing.put(_FAILED)
+        finally:
+            writing.ended = True
 
     def _generate(self, request: ResponseRequest, writing: _Writing) -> None:
         from transformers import GenerationConfig, StoppingCriteriaList
@@ -228,8 +244,10 @@ class _Writing:
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self.pieces: asyncio.Queue[str | Finished | BackendFailed] = asyncio.Queue()
+        self.pieces: asyncio.Queue[_Piece] = asyncio.Queue()
         self.cancelled = threading.Event()
+        self.ended = False
+        """Whether the model is free for the next answer."""
         self._loop = loop
         self._decode: Callable[[int], str | None] = lambda _: None
         self._input = self._output = 0
@@ -246,7 +264,8 @@ class _Writing:
 
     def put(self, value: Any) -> None:
         """Take new tokens (transformers calls this, first with the prompt), or the end."""
-        if isinstance(value, (Finished, BackendFailed)):
+        if isinstance(value, (Begun, Finished, BackendFailed)):
+            self.ended = not isinstance(value, Begun)
             self._put(value)
         elif not self._prompt_seen:
             self._prompt_seen = True
@@ -267,7 +286,7 @@ class _Writing:
     def usage(self) -> Usage:
         return Usage(self._input, self._output)
 
-    def _put(self, piece: str | Finished | BackendFailed) -> None:
+    def _put(self, piece: _Piece) -> None:
         try:
             self._loop.call_soon_threadsafe(self.pieces.put_nowait, piece)
         except RuntimeError:  # the loop has been closed: nobody waits for it any more
@@ -285,9 +304,12 @@ class _Told:
         self._said = False
         self._calls = self._unreadable = 0
 
-    def take(self, piece: str | Finished | BackendFailed) -> Iterator[ModelEvent]:
+    def take(self, piece: _Piece) -> Iterator[ModelEvent]:
         if isinstance(piece, str):
             yield from self._split(piece)
+            return
+        if isinstance(piece, Begun):
+            yield piece
             return
         self.over = True
         for rest in self._splitter.flush():
