@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import threading
 import time
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -627,30 +628,58 @@ async def test_by_name_it_loads_the_model_itself() -> None:
     assert not engine.ready
 
 
+async def until(condition: Callable[[], bool]) -> None:
+    """Wait for something that happens by itself, for a minute at most."""
+    async with asyncio.timeout(60):
+        while not condition():
+            await asyncio.sleep(0.01)
+
+
 class TestOverload:
     """The promise P5: new streams are refused before those there are suffer, and then welcome."""
 
     async def test_a_new_stream_is_refused_and_later_welcome(
-        self, model: ASRModel, clips: list[Clip], monkeypatch: pytest.MonkeyPatch
+        self, model: ASRModel, clips: list[Clip]
     ) -> None:
+        """The worker is held up, as by a machine that is too slow, until it has fallen behind."""
         talk = clips[20].samples[: 2 * SECOND]
-        settings = EngineSettings(max_batch=1, refuse_partial_gap_s=0.2)
-        async with StreamingEngine(model, settings) as engine:
-            streams = [await engine.stream().open() for _ in range(6)]
-            # Two seconds at once: every stream's partials come late.
+        async with StreamingEngine(model, EngineSettings(refuse_partial_gap_s=0.2)) as engine:
+            streams = [await engine.stream(partials=False).open() for _ in range(6)]
+            go_on = threading.Event()
+            assert engine._worker is not None
+            held_up = asyncio.ensure_future(engine._worker.run(go_on.wait))
             await asyncio.gather(*(stream.feed(pcm16(talk)) for stream in streams))
-            await asyncio.gather(*(stream.flush() for stream in streams))
-            assert engine.overloaded
+            await until(lambda: engine.overloaded)
             with pytest.raises(EngineOverloadedError, match="falls behind"):
                 await engine.stream().open()
+            go_on.set()
+            await held_up
             # The others lose nothing.
             await asyncio.gather(*(stream.close() for stream in streams))
             for stream in streams:
                 assert len(finals([event async for event in stream])) == 1
-            # Nobody waits for a partial any more: as if the last seconds were over.
-            monkeypatch.setattr("tinyvoice.engine.scheduler.LOAD_SECONDS", 0.0)
             async with engine.stream() as stream:
                 await stream.flush()
+
+    async def test_a_stream_that_stays_is_welcome_company_again(
+        self, model: ASRModel, clips: list[Clip]
+    ) -> None:
+        """Recovery with somebody there: what came late is forgotten after some seconds."""
+        async with StreamingEngine(model, EngineSettings(refuse_partial_gap_s=0.2)) as engine:
+            stays = await engine.stream(endpointing="manual").open()
+            go_on = threading.Event()
+            assert engine._worker is not None
+            held_up = asyncio.ensure_future(engine._worker.run(go_on.wait))
+            await stays.feed(pcm16(clips[20].samples[: 2 * SECOND]))
+            await until(lambda: engine.overloaded)
+            go_on.set()
+            await held_up
+            await stays.flush()
+            assert any(isinstance(event, Partial) for event in stays.read())
+            await until(lambda: not engine.overloaded)
+            async with engine.stream() as stream:
+                await stream.flush()
+            await stays.close()
 
 
 class TestSemantic:

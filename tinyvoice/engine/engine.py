@@ -188,7 +188,7 @@ class StreamingEngine:
         return (
             bool(self._streams)
             and self._scheduler is not None
-            and self._scheduler.partial_gap_s > self.settings.refuse_partial_gap_s
+            and self._scheduler.lateness_s > self.settings.refuse_partial_gap_s
         )
 
     async def _admit(self, stream: Stream, settings: StreamSettings) -> LiveStream:

@@ -27,6 +27,7 @@ from tinyvoice.engine.events import (
     TokenLogprob,
     UtteranceFailed,
 )
+from tinyvoice.engine.load import Pace
 from tinyvoice.engine.settings import StreamSettings
 from tinyvoice.engine.stability import StablePrefix
 from tinyvoice.errors import TinyvoiceError
@@ -45,7 +46,7 @@ from tinyvoice.vad.utterance import (
     in_samples,
 )
 
-SHARED = ("inbox", "fed", "events", "replies", "checkpoint")
+SHARED = ("inbox", "fed", "pace", "events", "replies", "checkpoint")
 """Fields of a `LiveStream` that others fill too, or that hold what is to be told: going back to a
 checkpoint treats each in its own way."""
 
@@ -93,6 +94,8 @@ class FinalPass:
     ended: Ended | None = None
     """Set when the end is certain."""
     at: float = 0.0
+    due_since: float | None = None
+    """When the scheduler first saw that the end is certain and the outcome is not there."""
 
     @property
     def done(self) -> bool:
@@ -131,6 +134,8 @@ class LiveStream:
     """Filled from outside; audio at the engine's rate."""
     fed: int = 0
     """Samples that have gone into the inbox."""
+    pace: Pace = field(default_factory=Pace)
+    """How they came in."""
     windows: deque[Samples] = field(default_factory=deque)
     """Whole windows, not heard yet."""
     probabilities: deque[float | None] = field(default_factory=deque)
@@ -171,7 +176,24 @@ class LiveStream:
         """Samples that came in and have not been heard."""
         return self.fed - self.detector.position
 
+    def lateness(self, now: float, since: int | None = None) -> float | None:
+        """Seconds that a live source has waited for what follows ``since``, a position.
+
+        Without it, for being heard. None where the stream is no live source.
+        """
+        if self.settings.background or self.failed:
+            return None
+        behind = self.fed - (self.detector.position if since is None else since)
+        return self.pace.lateness(behind / SAMPLE_RATE, now)
+
     # --- coming in -------------------------------------------------------------------------------
+
+    def receive(self, samples: Samples, now: float) -> None:
+        """Add audio that has come in; ``now`` is the time of a clock that only goes on."""
+        caught_up = self.pending < WINDOW_SAMPLES
+        self.pace.fed(len(samples) / SAMPLE_RATE, now, caught_up=caught_up)
+        self.fed += len(samples)
+        self.inbox.append(samples)
 
     def cut_windows(self, most: int) -> None:
         """Turn packets up to the next command into windows, ``most`` of them waiting at most."""

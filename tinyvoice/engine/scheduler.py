@@ -12,19 +12,19 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
-from statistics import median
 from typing import TypeVar
 
 from tinyvoice.audio.files import SAMPLE_RATE
 from tinyvoice.engine.errors import StreamFailedError, UtteranceFailedError
-from tinyvoice.engine.events import Failed
+from tinyvoice.engine.events import Failed, Final, UtteranceFailed
 from tinyvoice.engine.live import FinalPass, LiveStream
+from tinyvoice.engine.load import Lateness
 from tinyvoice.engine.observer import SafeObserver
 from tinyvoice.engine.runner import ModelRunner
 from tinyvoice.engine.settings import EngineSettings
 from tinyvoice.errors import TinyvoiceError
+from tinyvoice.vad.silero import WINDOW_SAMPLES
 
 logger = logging.getLogger(__name__)
 
@@ -43,18 +43,13 @@ up meanwhile waits for it."""
 BACKGROUND_S = 1.0
 """A stream in the background gets a step after so long, however much the others have to do."""
 
-LOAD_SECONDS = 3.0
-"""Partials of the last seconds say whether the engine keeps up."""
-
-AHEAD_SECONDS = 2.0
-"""A stream this much ahead of real time is a recording, and says nothing about keeping up."""
-
 
 class Scheduler:
     """All streams of an engine, and what is to be done for them.
 
     Streams are added and removed from any thread; `step` runs in the worker. ``wake`` is called,
-    from any thread, when there is something to do that no step knows of yet.
+    from any thread, when there is something to do that no step knows of yet. ``clock`` gives
+    seconds, the same that tell when audio came in.
     """
 
     def __init__(
@@ -63,17 +58,18 @@ class Scheduler:
         settings: EngineSettings,
         wake: Callable[[], None] = lambda: None,
         observer: SafeObserver | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.runner, self.settings, self._wake = runner, settings, wake
+        self._clock = clock
         self._observer = observer or SafeObserver(None)
         self._lock = threading.Lock()
         self._streams: list[LiveStream] = []
         self._removed: list[LiveStream] = []
-        self._opened: dict[int, float] = {}
         self._served: dict[int, float] = {}
         """When streams in the background had their last step."""
         self._partial_batch = settings.max_batch
-        self._gaps: deque[tuple[float, float]] = deque()
+        self._lateness = Lateness()
 
     @property
     def streams(self) -> list[LiveStream]:
@@ -85,14 +81,12 @@ class Scheduler:
         """Serve a stream from the next step on."""
         with self._lock:
             self._streams.append(stream)
-            self._opened[id(stream)] = time.monotonic()
 
     def remove(self, stream: LiveStream) -> None:
         """Serve a stream no more; the next step gives back what it holds."""
         with self._lock:
             if stream in self._streams:
                 self._streams.remove(stream)
-                self._opened.pop(id(stream), None)
                 self._served.pop(id(stream), None)
                 self._removed.append(stream)
 
@@ -123,12 +117,12 @@ class Scheduler:
         waiting = [s for s in streams if s.settings.background and s.has_work]
         if not waiting:
             return live
-        now, busy = time.monotonic(), any(stream.has_work for stream in live)
+        now, busy = self._clock(), any(stream.has_work for stream in live)
         with self._lock:
             if busy and now - max(self._served.values(), default=0.0) < BACKGROUND_S:
                 return live
             turn = min(waiting, key=lambda stream: self._served.get(id(stream), 0.0))
-            if id(turn) in self._opened:
+            if turn in self._streams:
                 self._served[id(turn)] = now
         return [turn]
 
@@ -143,6 +137,7 @@ class Scheduler:
             self._advance(stream)
         for stream in busy:
             stream.commit()
+            self._note_finals(stream)
         for stream in streams:
             hypothesis = stream.hypothesis
             if hypothesis is not None and hypothesis.utterance != stream.detector.utterance:
@@ -151,6 +146,9 @@ class Scheduler:
     def run_finals(self, streams: Sequence[LiveStream]) -> None:
         """Final passes; those of utterances that are over come first."""
         over = [(s, p) for s in streams for p in s.ending if not p.done]
+        for _, final_pass in over:
+            if final_pass.due_since is None:
+                final_pass.due_since = self._clock()
         early = [(s, s.final_pass) for s in streams if s.final_pass and s.final_pass_due]
         batch: list[tuple[LiveStream, FinalPass]] = [*over, *early][: self.settings.max_batch]
 
@@ -158,10 +156,12 @@ class Scheduler:
             word_times = any(stream.settings.word_times for stream, _ in items)
             self.runner.run_finals([final_pass for _, final_pass in items], word_times=word_times)
 
-        began = time.monotonic()
+        began = self._clock()
         self._run(run, batch, lambda item, error: self._fail_utterance(item[1], error))
         if batch:
-            self._observer.batch("final", len(batch), time.monotonic() - began)
+            self._observer.batch("final", len(batch), self._clock() - began)
+        for stream, final_pass in batch:
+            self._note_final(stream, final_pass)
         for stream in {id(s): s for s, _ in batch}.values():
             stream.tell_finals()
 
@@ -180,6 +180,7 @@ class Scheduler:
                 stream.save()
                 self._run(lambda items: self.runner.take_turn(items[0]), [stream], self._fail_turn)
                 stream.commit()
+                self._note_finals(stream)
 
     def run_partials(self, streams: Sequence[LiveStream]) -> None:
         """One batch of partials, those first that have waited longest."""
@@ -191,9 +192,9 @@ class Scheduler:
         for stream in batch:
             stream.passed_over = False
             self._note_gap(stream)
-        began = time.monotonic()
+        began = self._clock()
         self._run(self.runner.run_partials, batch, self._fail_partial, self.runner.rewind)
-        seconds = time.monotonic() - began
+        seconds = self._clock() - began
         self._fit_batch(len(batch), seconds)
         if batch:
             self._observer.batch("partial", len(batch), seconds)
@@ -214,24 +215,45 @@ class Scheduler:
     # --- load ------------------------------------------------------------------------------------
 
     @property
-    def partial_gap_s(self) -> float:
-        """How long streams wait for partials beyond what they asked for, the median of the last
-        seconds; 0 where nobody speaks."""
-        now = time.monotonic()
+    def lateness_s(self) -> float:
+        """How long people wait for the engine beyond what they asked for.
+
+        The largest of three medians: of the partials and of the finals of the last seconds, and of
+        the audio that waits to be heard now; 0 where nobody speaks.
+        """
+        now = self._clock()
         with self._lock:
-            while self._gaps and self._gaps[0][0] < now - LOAD_SECONDS:
-                self._gaps.popleft()
-            return median(gap for _, gap in self._gaps) if self._gaps else 0.0
+            waiting = [s.lateness(now) for s in self._streams if s.pending >= WINDOW_SAMPLES]
+            return self._lateness.typical(waiting, now)
 
     def _note_gap(self, stream: LiveStream) -> None:
         """Remember by how much a partial comes late, counted in audio that has come in."""
-        if stream.settings.background:
-            return
-        now = time.monotonic()
+        now = self._clock()
         with self._lock:
-            age = now - self._opened.get(id(stream), now)
-            if stream.fed / SAMPLE_RATE <= age + AHEAD_SECONDS:
-                self._gaps.append((now, (stream.fed - stream.next_partial) / SAMPLE_RATE))
+            self._lateness.note("partial", stream.lateness(now, stream.next_partial), now)
+
+    def _note_final(self, stream: LiveStream, final_pass: FinalPass) -> None:
+        """Remember how long an utterance that was over waited for its text.
+
+        On the clock too, for who ends an utterance may send nothing while the text is waited for.
+        """
+        now = self._clock()
+        late = stream.lateness(now, round(final_pass.at * SAMPLE_RATE))
+        if final_pass.due_since is not None and late is not None:
+            with self._lock:
+                self._lateness.note("final", max(late, now - final_pass.due_since), now)
+
+    def _note_finals(self, stream: LiveStream) -> None:
+        """Remember finals whose text was there when the end was decided: that may have been late.
+
+        An early final pass that takes long keeps the stream from hearing on.
+        """
+        now = self._clock()
+        with self._lock:
+            for event in stream.events:
+                if isinstance(event, Final | UtteranceFailed):
+                    late = stream.lateness(now, round(event.at * SAMPLE_RATE))
+                    self._lateness.note("final", late, now)
 
     # --- faults ----------------------------------------------------------------------------------
 
@@ -306,7 +328,7 @@ class Scheduler:
         self._removed = []
         for stream in self._streams:
             stream.recover(error)
-        self._gaps.clear()
+        self._lateness.clear()
         self._partial_batch = self.settings.max_batch
 
     def give_back(self) -> None:

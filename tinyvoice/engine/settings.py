@@ -68,7 +68,9 @@ class EngineSettings:
     """Speech beyond this is cut at its quietest point. The encoder takes no more than 30 s."""
     refuse_partial_gap_s: float = 1.5
     """Where partials came this much late (on the audio clock, the median of the last seconds), new
-    streams are refused with `EngineOverloadedError`."""
+    streams are refused with `EngineOverloadedError`. So they are where finals did, or where audio
+    waits this long to be heard: streams without partials say so, too. Recordings that are fed
+    faster than speech, and streams in the background, do not count."""
     max_restarts: int = 5
     """How often in a minute a worker that died is replaced, 0 to 1000; then the engine closes."""
     encoder: EncoderForm = "auto"

@@ -132,7 +132,8 @@ class Stream:
         """
         if self._over:
             raise StreamClosedError("The stream is closed: open a new one.")
-        old, new = self._decoder, PCMStream(sample_rate, channels=channels, encoding=encoding)
+        old = self._decoder
+        new = PCMStream(sample_rate, channels=channels, encoding=encoding, after=old)
         if (old.sample_rate, old.channels, old.encoding) == (
             new.sample_rate,
             new.channels,
@@ -228,10 +229,10 @@ class Stream:
     def _push(self, samples: np.ndarray) -> None:
         live = self._live
         if live is not None and len(samples):
-            live.fed += len(samples)
-            live.inbox.append(samples)
+            now = time.monotonic()
+            live.receive(samples, now)
             if self._delays is not None:
-                self._delays.fed(live.fed / SAMPLE_RATE, time.monotonic())
+                self._delays.fed(live.fed / SAMPLE_RATE, now)
             # Less than a window is not heard yet, and waking the worker costs more than it.
             if live.pending >= WINDOW_SAMPLES:
                 self._engine._wake()

@@ -62,7 +62,8 @@ class ServerSettings(BaseSettings):
     """Streams that one pass of the model takes."""
 
     refuse_partial_gap_s: float = Field(default=1.5, ge=0.1, le=3_600)
-    """Where partials came this late in the last seconds, new sessions are refused."""
+    """Where partials or finals came this late in the last seconds, or audio waits this long to be
+    heard, new sessions are refused."""
 
     # --- answers in conversations -----------------------------------------------------------------
 
