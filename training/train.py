@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from tinyvoice.errors import ConfigurationError, MissingExtraError, TinyvoiceError
+from tinyvoice.model.configuration import ASRConfig
 from training.data.augmentation import build_augmentation
 from training.data.collator import ClipSettings
 from training.data.corpora import Corpus, CorpusSettings, Labels, Limits, Split, open_corpus
@@ -82,14 +83,7 @@ def run(configuration: Mapping[str, Any]) -> TrainingResult:
     torch.manual_seed(settings.training.seed)
     model = build_model(settings.model, settings.stage)
     trainer_options: dict[str, Any] = {
-        "clip_settings": ClipSettings(
-            seed=settings.training.seed,
-            cut_probability=settings.data.cut_probability,
-            empty_probability=settings.data.empty_probability,
-            system_prompt=model.config.system_prompt or "",
-            aligner_alphabet=model.config.aligner_alphabet,
-            skip_unreadable=settings.data.on_error == "skip",
-        ),
+        "clip_settings": clip_settings(settings, model.config),
         "augmentation": build_augmentation(settings.data.augmentation),
         "chunk_mask_probability": settings.model.chunk_mask_probability,
         "chunk_frames": settings.model.chunk_frames,
@@ -108,6 +102,19 @@ def run(configuration: Mapping[str, Any]) -> TrainingResult:
     if trainer.accelerator.is_main_process:
         _report_left_out(train_clips)
     return result
+
+
+def clip_settings(settings: RunSettings, config: ASRConfig) -> ClipSettings:
+    """What happens to the clips of a run: as configured, and as its model wants them."""
+    return ClipSettings(
+        seed=settings.training.seed,
+        cut_probability=settings.data.cut_probability,
+        empty_probability=settings.data.empty_probability,
+        system_prompt=config.system_prompt or "",
+        aligner_alphabet=config.aligner_alphabet,
+        silence_padding_s=config.silence_padding_s,
+        skip_unreadable=settings.data.on_error == "skip",
+    )
 
 
 def open_data(settings: DataSettings, cpu: bool = True) -> tuple[Mixture, Mixture | None]:

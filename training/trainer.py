@@ -234,6 +234,7 @@ class Trainer:
                 ClipSettings(
                     system_prompt=self.examples.settings.system_prompt,
                     aligner_alphabet=self.examples.settings.aligner_alphabet,
+                    silence_padding_s=self.examples.settings.silence_padding_s,
                     skip_unreadable=True,
                 ),
             )

@@ -15,10 +15,10 @@ from tests.miniature import write_checkpoint
 from tests.training.recordings import write_recordings
 from tinyvoice.errors import ConfigurationError
 from tinyvoice.model.checkpoint import load_checkpoint
-from tinyvoice.model.configuration import AUDIO_MODEL_ID
+from tinyvoice.model.configuration import AUDIO_MODEL_ID, ASRConfig
 from tinyvoice.model.random_weights import PUBLISHED_PROJECTORS
 from training.settings import parse_settings
-from training.train import CONFIGS, RunSettings, run
+from training.train import CONFIGS, RunSettings, clip_settings, run
 from training.trainer import STATE_FILE, TrainerSettings
 
 EXPERIMENTS = ("transcription", "mosa", "moe", "qformer", "mlp_lora", "mlp_fine_tune")
@@ -65,6 +65,11 @@ def test_a_large_gpu_takes_large_batches() -> None:
 def test_the_full_model_has_projectors_of_the_published_sizes() -> None:
     settings = parse_settings(RunSettings, composed("model=full"), "")
     assert settings.model.projector_shapes == PUBLISHED_PROJECTORS
+
+
+def test_clips_are_padded_as_the_model_will_pad_them() -> None:
+    settings = parse_settings(RunSettings, composed(), "")
+    assert clip_settings(settings, ASRConfig(silence_padding_s=0.5)).silence_padding_s == 0.5
 
 
 @pytest.mark.parametrize("stage", [(), ("+experiments=mlp_lora",)])

@@ -77,6 +77,13 @@ def events(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
 
 
+def test_evaluation_pads_its_clips_as_training_does(tmp_path: Path) -> None:
+    padded = ClipSettings(silence_padding_s=0.4)
+    whole = trainer(tmp_path, eval_clips=mixture(2, seed=1), clip_settings=padded)
+    assert whole.eval_examples is not None
+    assert whole.eval_examples.settings.silence_padding_s == 0.4
+
+
 RANDOMNESS: dict[str, Any] = {
     "clip_settings": ClipSettings(
         cut_probability=0.5, empty_probability=0.1, aligner_alphabet=ALPHABET

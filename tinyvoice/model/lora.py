@@ -129,8 +129,8 @@ def load_adapter(
                 key=CONFIG_FILE,
             )
         logger.warning(
-            "use_lora is set in %s, but %s is missing there: a fresh adapter takes its place, which "
-            "has learnt nothing; fetch the checkpoint again if it was trained with one",
+            "use_lora is set in %s, but %s is missing there: a fresh adapter takes its place, "
+            "which has learnt nothing; fetch the checkpoint again if it was trained with one",
             folder / "config.json",
             CONFIG_FILE,
         )
@@ -164,8 +164,8 @@ def warn_of_unused_files(folder: Path) -> None:
     unused = [name for name in ADAPTER_FILES if (folder / name).is_file()]
     if unused:
         logger.warning(
-            "%s has %s, but use_lora is not set in its config.json, so the adapter is not used; set "
-            "use_lora to true if it belongs to this checkpoint, or else remove it",
+            "%s has %s, but use_lora is not set in its config.json, so the adapter is not used; "
+            "set use_lora to true if it belongs to this checkpoint, or else remove it",
             folder,
             " and ".join(unused),
         )

@@ -84,6 +84,9 @@ class ClipSettings:
     system_prompt: str = ""
     aligner_alphabet: str | None = None
     """The letters of the model's aligner, or None where it has none."""
+    silence_padding_s: float = 0.0
+    """Seconds of silence around every clip: the model's own, so that it learns from what it will be
+    given. A clip that was cut has none behind it, as live speech that goes on has none."""
     skip_unreadable: bool = False
     """Leave clips out whose audio cannot be read, rather than raise."""
 
@@ -189,17 +192,21 @@ class TrainingClips(Dataset[Example]):
             clip = empty_clip(clip.duration, random)
         if self.augmentation is not None:
             clip = self.augmentation(clip, random)
+        whole = clip
         if random.random() < self.settings.cut_probability:
             clip = cut_short(clip, random, self.settings.shortest_cut_s)
-        return replace(self._example(clip), counts=key.counts)
+        return replace(self._example(clip, goes_on=clip is not whole), counts=key.counts)
 
-    def _example(self, clip: Clip) -> Example:
+    def _example(self, clip: Clip, goes_on: bool = False) -> Example:
         """Compute features, prompt, labels and the aligner's targets."""
-        longest, shortest = int(LONGEST_CLIP_S * SAMPLE_RATE), int(SHORTEST_CLIP_S * SAMPLE_RATE)
+        silence = round(self.settings.silence_padding_s * SAMPLE_RATE)
+        longest = int(LONGEST_CLIP_S * SAMPLE_RATE) - 2 * silence
+        shortest = int(SHORTEST_CLIP_S * SAMPLE_RATE)
         samples = clip.samples[:longest]
         if len(samples) < shortest:
             samples = np.pad(samples, (0, shortest - len(samples)))
-        features, _ = self.processor.features([samples])
+        padded = np.pad(samples, (silence, 0 if goes_on else silence))
+        features, _ = self.processor.features([padded])
         mel_frames = features.shape[-1]
         input_ids, labels = self.processor.training_example(
             clip.text, int(self.counts.audio_tokens[mel_frames]), self.settings.system_prompt
@@ -217,10 +224,12 @@ class TrainingClips(Dataset[Example]):
         """Return the aligner's targets, right also for a word that the clip's end cuts in two."""
         if clip.words is None or self.settings.aligner_alphabet is None:
             return None
-        last = max((end for _, _, end in clip.words), default=0.0)
+        later = self.settings.silence_padding_s
+        words = [(word, start + later, end + later) for word, start, end in clip.words]
+        last = max((end for _, _, end in words), default=0.0)
         whole = max(frames, int(last / self.counts.frame_seconds) + 2)
         return frame_letter_targets(
-            clip.words, whole, self.counts.frame_seconds, self.settings.aligner_alphabet
+            words, whole, self.counts.frame_seconds, self.settings.aligner_alphabet
         )[:frames]
 
 

@@ -75,6 +75,29 @@ def make(processor: ASRProcessor, clips: Sequence[Clip | Exception], **settings:
     return [examples[ClipKey(0, index)] for index in range(len(clips))]
 
 
+def test_a_clip_has_the_models_silence_around_it_and_its_words_are_later(
+    processor: ASRProcessor,
+) -> None:
+    (plain,) = make(processor, [speech()])
+    (padded,) = make(processor, [speech()], silence_padding_s=0.4)
+    around = np.pad(speech().samples, 6_400)
+    torch.testing.assert_close(padded.features, processor.features([around])[0][0])
+    # 0.4 s are ten encoder frames.
+    length = len(plain.frame_targets)
+    assert padded.frame_targets[10 : 10 + length].tolist() == plain.frame_targets.tolist()
+    assert len(padded.frame_targets) == length + 20
+    assert padded.input_ids.count(processor.audio_token_id) == int(
+        COUNTS.audio_tokens[padded.features.shape[-1]]
+    )
+    assert padded.seconds == plain.seconds
+
+
+def test_a_clip_that_was_cut_has_no_silence_behind_it(processor: ASRProcessor) -> None:
+    for seed in range(4):
+        (cut,) = make(processor, [speech()], cut_probability=1.0, seed=seed, silence_padding_s=0.4)
+        assert cut.features.shape[-1] == int(cut.seconds * 50) + 20
+
+
 def test_an_example_holds_features_prompt_and_label(processor: ASRProcessor) -> None:
     (example,) = make(processor, [speech()])
     features, _ = processor.features([speech().samples])
