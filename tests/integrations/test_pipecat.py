@@ -297,6 +297,60 @@ async def test_chunks_without_a_pipeline(engine: StreamingEngine, clips: list[Cl
     assert all(item.text == item.stable + item.tail for item in partial)
 
 
+async def test_a_source_that_breaks_off_is_told_behind_what_it_brought(
+    engine: StreamingEngine, clips: list[Clip]
+) -> None:
+    async def chunks(error: BaseException) -> AsyncIterator[bytes]:
+        yield (clips[0].samples * 32767).astype("<i2").tobytes()
+        raise error
+
+    heard = list[str]()
+    service = PipecatASRService(engine=engine)
+
+    async def hear(error: BaseException) -> None:
+        async with asyncio.timeout(25):
+            async for transcript in service.stream(chunks(error)):
+                heard.append(transcript.text)
+
+    with pytest.raises(OSError, match="the microphone is gone"):
+        await hear(OSError("the microphone is gone"))
+    with pytest.raises(asyncio.CancelledError):
+        await hear(asyncio.CancelledError())
+    assert heard == [clips[0].text] * 2
+    assert engine.open_streams == 0
+
+
+async def test_whoever_leaves_early_waits_for_nothing(
+    engine: StreamingEngine, clips: list[Clip]
+) -> None:
+    closed = asyncio.Event()
+
+    async def endless() -> AsyncIterator[bytes]:
+        try:
+            yield (clips[0].samples * 32767).astype("<i2").tobytes()
+            await asyncio.Event().wait()
+        finally:
+            closed.set()
+
+    found = PipecatASRService(engine=engine).stream(endless(), partials=True)
+    async with asyncio.timeout(25):
+        assert (await anext(found)).text
+        await found.aclose()
+    assert closed.is_set()
+    assert engine.open_streams == 0
+
+
+async def test_an_unsure_text_is_left_out_without_a_pipeline_too(
+    engine: StreamingEngine, clips: list[Clip]
+) -> None:
+    async def chunks() -> AsyncIterator[bytes]:
+        yield (clips[0].samples * 32767).astype("<i2").tobytes()
+
+    settings = PipecatASRService.Settings(min_confidence=1.0)
+    service = PipecatASRService(engine=engine, settings=settings)
+    assert [transcript async for transcript in service.stream(chunks())] == []
+
+
 def test_bad_settings_are_told_at_once() -> None:
     with pytest.raises(ConfigurationError, match="silence_ms is 1; give a number from 32"):
         PipecatASRService(settings=PipecatASRService.Settings(silence_ms=1))

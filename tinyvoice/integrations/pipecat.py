@@ -7,7 +7,7 @@ All pipelines of the process that ask for the same model share one engine.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterable, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -226,32 +226,39 @@ class PipecatASRService(PipecatStreamService):
         sample_rate: int = 16_000,
         *,
         partials: bool = False,
-    ) -> AsyncIterator[LiveTranscript]:
+    ) -> AsyncGenerator[LiveTranscript, None]:
         """Transcribe chunks of pcm16 mono audio, without any pipeline.
 
-        Yields a transcript for each utterance, and with ``partials`` those of unfinished ones, too.
+        Yields a transcript for each utterance, and with ``partials`` those of unfinished ones, too;
+        finals less sure than ``min_confidence`` are left out. Where ``audio`` raises, what was said
+        before is transcribed first.
 
         Raises:
             TinyvoiceError: the model cannot be loaded, or has no place, or failed.
+            Exception: whatever ``audio`` raises.
         """
         engine = await self._need_engine()
         changes = self._stream_changes() | {"endpointing": self._endpointing}
         async with engine.stream(sample_rate, **changes) as stream:
 
             async def feed() -> None:
-                async for chunk in audio:
-                    await stream.feed(chunk)
-                await stream.close()
+                try:
+                    async for chunk in audio:
+                        await stream.feed(chunk)
+                finally:
+                    await stream.close()  # or nobody would tell the listener that this is all
 
             feeding = asyncio.create_task(feed(), name="tinyvoice-feed")
             try:
                 async for event in stream:
                     if isinstance(event, Partial) and partials and event.text.strip():
                         yield LiveTranscript.of_partial(event)
-                    elif isinstance(event, Final) and event.text:
+                    elif isinstance(event, Final) and event.text and self._is_sure(event):
                         yield LiveTranscript.of_final(event)
                     elif isinstance(event, UtteranceFailed | Failed):
                         raise event.error
                 await feeding
             finally:
+                stream.drop()  # whoever leaves early waits for nothing
                 feeding.cancel()
+                await asyncio.gather(feeding, return_exceptions=True)

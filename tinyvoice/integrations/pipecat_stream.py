@@ -372,8 +372,7 @@ class PipecatStreamService(EagerEndOfTurnSTTServiceMixin, STTService):
     async def _push_final(self, event: Final) -> None:
         self._interim = ""
         text = event.text.strip()
-        sure = event.confidence >= float(getattr(self._settings, "min_confidence", 0.0) or 0.0)
-        if text and sure:
+        if text and self._is_sure(event):
             await self.emit_stt_usage_metrics()
             frame = TranscriptionFrame(
                 text,
@@ -392,6 +391,10 @@ class PipecatStreamService(EagerEndOfTurnSTTServiceMixin, STTService):
         if not event.continues:
             self._clear_eager_end_of_turn()
             await self._stop_turn()
+
+    def _is_sure(self, event: Final) -> bool:
+        least = getattr(self._settings, "min_confidence", None)
+        return event.confidence >= float(least or 0.0)
 
     @traced_stt
     async def _handle_transcription(
