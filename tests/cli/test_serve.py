@@ -25,6 +25,7 @@ from tests.server.conftest import appends, pcm24k
 from tests.server.realtime import connected
 from tinyvoice.benchmark.speech import bundled_speech
 from tinyvoice.cli.app import main
+from tinyvoice.cli.serve import _pointers
 from tinyvoice.server.settings import ServerSettings
 
 START_S = 180.0
@@ -190,3 +191,12 @@ def test_every_setting_is_an_option() -> None:
 
     options = {option for one in get_command(app).params for option in one.opts}
     assert {"--" + name.replace("_", "-") for name in ServerSettings.model_fields} <= options
+
+
+def test_a_page_is_told_which_key_its_client_takes() -> None:
+    """The agents SDK refuses to connect from a page with any other key than these."""
+    http, ws = "http://127.0.0.1:8000", "ws://127.0.0.1:8000"
+    keyless = dict(_pointers(http, ws, "any", secure=False))["Agents SDK, browser"]
+    keyed = dict(_pointers(http, ws, "YOUR_KEY", secure=False))["Agents SDK, browser"]
+    assert 'useInsecureApiKey: true })  (connect with apiKey: "any")' in keyless
+    assert 'calls" })  (connect with apiKey: an ephemeral key)' in keyed

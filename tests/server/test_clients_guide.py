@@ -1,12 +1,11 @@
 """The programs of the guide for clients, run as they stand there, in processes of their own.
 
-Those whose client is not installed beside the project are run by ``tests/conformance/``, in other
-words; here it is only seen that they are programs.
+Those whose client is not installed beside the project are run by ``test_guides.py`` in
+``tests/conformance/`` and ``tests/conformance/javascript/``; that none is forgotten is seen here.
 """
 
 from __future__ import annotations
 
-import re
 import shlex
 import subprocess
 import sys
@@ -15,19 +14,16 @@ from pathlib import Path
 
 import pytest
 
+from tests.conformance.guides import ADDRESS, blocks
 from tests.server.conftest import RunningServer, pcm24k
 from tinyvoice.benchmark.speech import Clip
 
-GUIDE = Path(__file__).parents[2] / "docs" / "clients.md"
-ADDRESS = "127.0.0.1:8000"
-
 
 def programs(section: str, language: str) -> list[str]:
-    """The code blocks of a section."""
-    text = GUIDE.read_text(encoding="utf-8").partition(f"\n## {section}\n")[2].split("\n## ")[0]
-    found = re.findall(rf"^```{language}\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
-    assert found, section
-    return found
+    """The code blocks of a section; those before the first are of none."""
+    texts = [b.text for b in blocks("clients.md") if (b.section, b.language) == (section, language)]
+    assert texts, section
+    return texts
 
 
 @pytest.fixture
@@ -84,17 +80,47 @@ def test_services_that_are_only_made(server: RunningServer, folder: Path) -> Non
     run([sys.executable, "-c", program], folder)
 
 
-@pytest.mark.parametrize(
-    "section",
-    [
-        "JavaScript: openai",
-        "JavaScript: OpenAI Agents SDK",
-        "A browser without a library",
-        "AI SDK",
-    ],
-)
-def test_javascript_can_be_parsed(folder: Path, section: str) -> None:
-    for number, program in enumerate(programs(section, "javascript")):
-        script = folder / f"program{number}.mjs"
-        script.write_text(program, encoding="utf-8")
-        run(["node", "--check", str(script)], folder)
+def test_clients_that_are_pointed_by_their_environment(server: RunningServer, folder: Path) -> None:
+    exports = here(programs("", "bash")[1], server)
+    program = "from openai import OpenAI; print(*[model.id for model in OpenAI().models.list()])"
+
+    assert run(["bash", "-c", f'{exports}\n"{sys.executable}" -c "{program}"'], folder).strip()
+
+
+HERE = {
+    ("clients.md", "curl", "bash", 0),
+    ("clients.md", "", "bash", 1),
+    ("clients.md", "Python: openai", "python", 0),
+    ("clients.md", "Python: openai", "python", 1),
+    ("clients.md", "Python: any WebSocket library", "python", 0),
+    ("clients.md", "Pipecat", "python", 0),
+    ("clients.md", "Pipecat", "python", 1),
+    ("webrtc.md", "From Python", "python", 0),  # by test_calls.py
+}
+"""Run by tests/server."""
+
+IN_THEIR_ENVIRONMENT = {
+    ("clients.md", "Python: OpenAI Agents SDK", "python", 0),
+    ("clients.md", "LiveKit Agents", "python", 0),
+    ("clients.md", "LiveKit Agents", "python", 1),
+    ("clients.md", "JavaScript: openai", "javascript", 0),
+    ("clients.md", "JavaScript: OpenAI Agents SDK", "javascript", 0),
+    ("clients.md", "A browser without a library", "javascript", 0),
+    ("clients.md", "AI SDK", "javascript", 0),
+    ("webrtc.md", "From a browser", "html", 0),
+    ("webrtc.md", "From a browser", "javascript", 0),
+}
+"""Run by the two files ``test_guides.py`` of tests/conformance."""
+
+NOT_RUN = {
+    # The start of the server, which all the others need: tests/conformance/serving.py starts it so.
+    ("clients.md", "", "bash", 0),
+    ("webrtc.md", "", "bash", 0),
+}
+
+
+def test_no_program_of_the_guides_is_left_out() -> None:
+    found = [block.name for guide in ("clients.md", "webrtc.md") for block in blocks(guide)]
+
+    assert len(found) == len(set(found))
+    assert set(found) == HERE | IN_THEIR_ENVIRONMENT | NOT_RUN

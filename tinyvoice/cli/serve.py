@@ -187,7 +187,7 @@ async def _serve(
     announce: Callable[[int], None],
 ) -> bool:
     """Serve until told to stop; whether that was Ctrl-C."""
-    from tinyvoice.server.app import build_app, build_engine, opened_responder
+    from tinyvoice.server.app import build_app, build_engine, drain, opened_responder
     from tinyvoice.server.listener import Server, listener_config
     from tinyvoice.server.metrics import ServerMetrics
 
@@ -199,12 +199,9 @@ async def _serve(
         tls = {"ssl_context_factory": lambda *_: shown.context} if shown else {}
         port = sockets[0].getsockname()[1]
 
-        async def drain() -> None:
-            await application.state.sessions.drain(settings.drain_seconds)
-
         listener = Server(
             listener_config(application, settings, **tls),
-            drain,
+            lambda: drain(application, settings.drain_seconds),
             lambda: announce(port),
         )
         try:
@@ -243,9 +240,13 @@ def _pointers(http: str, ws: str, key: str, *, secure: bool) -> Iterator[tuple[s
     yield "OpenAI, Python", f'OpenAI(base_url="{http}/v1", api_key="{key}")'
     note = "" if secure else "  (its Realtime wants --tls-self-signed)"
     yield "OpenAI, JavaScript", f'new OpenAI({{ baseURL: "{http}/v1", apiKey: "{key}" }}){note}'
+    # A page refuses to connect with anything but an ephemeral key, unless told that it is none.
+    insecure = ", useInsecureApiKey: true" if key == "any" else ""
+    shown = '"any"' if key == "any" else "an ephemeral key"
     yield (
         "Agents SDK, browser",
-        f'new OpenAIRealtimeWebRTC({{ baseUrl: "{http}/v1/realtime/calls" }})',
+        f'new OpenAIRealtimeWebRTC({{ baseUrl: "{http}/v1/realtime/calls"{insecure} }})'
+        f"  (connect with apiKey: {shown})",
     )
     yield "Pipecat", f'OpenAIRealtimeSTTService(base_url="{ws}/v1/realtime", api_key="{key}")'
     yield "WebSocket", f"{ws}/v1/realtime?intent=transcription"

@@ -41,7 +41,7 @@ async def run_script(script: str, *, seconds: float = LONGEST_SECONDS, **setting
     """
     home = await asyncio.to_thread(installation)
     process = await asyncio.create_subprocess_exec(
-        _node(home),
+        node(home),
         # The clients are linked into the installation, and import from where the link is.
         "--preserve-symlinks",
         "--preserve-symlinks-main",
@@ -109,7 +109,7 @@ def _install(home: Path) -> None:
         raise InstallationError(f"npm ci failed:\n{done.stdout}{done.stderr}")
 
 
-def _node(home: Path) -> str:
+def node(home: Path) -> str:
     """The packages' Node; the machine's own where there is none of it for its processor."""
     ours = home / "node_modules" / ".bin" / "node"
     return str(ours) if ours.exists() else shutil.which("node") or "node"
