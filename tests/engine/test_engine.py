@@ -31,6 +31,7 @@ from tinyvoice.engine import (
     EngineFullError,
     EngineOverloadedError,
     EngineSettings,
+    Event,
     Failed,
     Final,
     Partial,
@@ -44,6 +45,7 @@ from tinyvoice.engine import (
 )
 from tinyvoice.engine.decoding import RollingDecoder
 from tinyvoice.engine.live import FinalPass, LiveStream
+from tinyvoice.engine.stream import LARGEST_STEP
 from tinyvoice.errors import AudioError, ConfigurationError
 from tinyvoice.model.modeling import ASRModel
 
@@ -398,6 +400,44 @@ class TestBadInput:
         (final,) = finals(events)
         begin, end = round(final.audio_start * SECOND), round(final.audio_end * SECOND)
         assert final.text == model.transcribe(samples[begin:end]).text
+
+    async def test_a_large_packet_is_left_out_whole(
+        self, model: ASRModel, clips: list[Clip]
+    ) -> None:
+        """The fault is in its last piece; what came before it was right, and its end is odd."""
+        samples = np.repeat(padded(clips[0].samples), 3)  # at 48 kHz, good enough for words
+        middle = len(samples) // 2
+        bad = samples[: 4 * LARGEST_STEP].copy()
+        bad[-1] = np.nan
+        heard: list[list[Event]] = []
+        async with StreamingEngine(model) as engine:
+            for packet in (None, bad.tobytes(), bad):
+                async with engine.stream(48_000, encoding="float32") as stream:
+                    await stream.feed(samples[:middle])
+                    if packet is not None:
+                        with pytest.raises(AudioError, match="not numbers"):
+                            await stream.feed(packet)
+                    await stream.feed(samples[middle:])
+                heard.append([event async for event in stream])
+        expected, *others = [finals(events) for events in heard]
+        assert len(expected) == 1
+        for found in others:
+            assert [(f.text, f.audio_start, f.audio_end, f.at) for f in found] == [
+                (f.text, f.audio_start, f.audio_end, f.at) for f in expected
+            ]
+
+    async def test_a_large_packet_that_is_left_out_keeps_the_bytes_aligned(
+        self, model: ASRModel
+    ) -> None:
+        bad = np.full(LARGEST_STEP // 2, np.nan, dtype="<f4").tobytes() + b"\0"
+        async with StreamingEngine(model) as engine:
+            async with engine.stream(endpointing="manual", encoding="float32") as stream:
+                with pytest.raises(AudioError, match="not numbers"):
+                    await stream.feed(bad)
+                await stream.feed(bytes(3 + 4 * SECOND))
+                await stream.commit()
+            (final,) = finals([event async for event in stream])
+        assert final.audio_end == 1 + 1 / SECOND
 
     async def test_feeding_after_close(self, model: ASRModel) -> None:
         async with StreamingEngine(model) as engine:

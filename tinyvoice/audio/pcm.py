@@ -92,13 +92,25 @@ class PCMStream:
             AudioPacketError: the packet is empty, not sound, or comes after :meth:`finish`. All of
                 it is dropped, nothing of what came before is, and the stream goes on.
         """
+        return self.resample(self.read(packet))
+
+    def read(self, packet: bytes | bytearray | memoryview | NDArray[Any]) -> NDArray[np.float32]:
+        """The first half of :meth:`decode`: the packet's samples, ``(n,)`` at the stream's rate.
+
+        For packets that are read in pieces and are to be left out whole where one of them is no
+        sound: only what is given to :meth:`resample` has come in. Raises as :meth:`decode` does.
+        """
         if self._finished:
             raise AudioPacketError("The stream has ended: open another one for more sound.")
         samples = (
             self._from_array(packet) if isinstance(packet, np.ndarray) else self._from_bytes(packet)
         )
         self._begun = True
-        return self._resampler.process(_mixed(samples))
+        return _mixed(samples)
+
+    def resample(self, samples: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The second half of :meth:`decode`, for samples that :meth:`read` gave."""
+        return self._resampler.process(samples)
 
     def finish(self) -> NDArray[np.float32]:
         """End the stream; return the samples that the resampling filter held back, ``(n,)``.

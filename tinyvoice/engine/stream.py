@@ -24,7 +24,7 @@ from tinyvoice.engine.errors import StreamClosedError, UnreadEventsError
 from tinyvoice.engine.events import Event, Failed, Partial
 from tinyvoice.engine.live import Command, LiveStream
 from tinyvoice.engine.settings import StreamSettings
-from tinyvoice.errors import ConfigurationError, TinyvoiceError
+from tinyvoice.errors import AudioError, ConfigurationError, TinyvoiceError
 from tinyvoice.vad.silero import WINDOW_SAMPLES
 from tinyvoice.vad.utterance import LONGEST_BACK_S
 
@@ -158,14 +158,28 @@ class Stream:
         if len(view) <= LARGEST_STEP:
             self._push(self._decoder.decode(view))
         else:
-            # A minute at once would keep the event loop from everything else.
-            for start in range(0, len(view), LARGEST_STEP):
-                self._push(self._decoder.decode(view[start : start + LARGEST_STEP]))
-                await asyncio.sleep(0)
+            await self._feed_large(view)
         while live.pending > self._engine.settings.max_pending_s * SAMPLE_RATE:
             self._room.clear()
             await self._room.wait()
             self._need_live()
+
+    async def _feed_large(self, view: memoryview | np.ndarray) -> None:
+        """Feed in pieces: a minute at once would keep the event loop from everything else."""
+        decoder, pieces = self._decoder, list[np.ndarray]()
+        error: AudioError | None = None
+        for start in range(0, len(view), LARGEST_STEP):
+            try:
+                pieces.append(decoder.read(view[start : start + LARGEST_STEP]))
+            except AudioError as raised:
+                # Read to the end all the same: the next packet goes on in the middle of a sample.
+                error = error or raised
+            await asyncio.sleep(0)
+        if error is not None:
+            raise error
+        for piece in pieces:
+            self._push(decoder.resample(piece))
+            await asyncio.sleep(0)
 
     async def commit(self) -> int | None:
         """End the utterance now; its number, or None if nothing has been said."""
