@@ -101,6 +101,17 @@ def test_a_command_from_elsewhere_runs(program: Program, tmp_path: Path) -> None
     assert program("greet", "you", path=path).stdout == "hello you\n"
 
 
+def test_a_command_whose_name_is_taken_is_left_out_and_named(
+    program: Program, tmp_path: Path
+) -> None:
+    path = announce(tmp_path / "site", {"greeting": GREET}, models="greeting:app")
+    result = program("models", "--json", path=path)
+    assert result.returncode == 0
+    assert result.stdout.startswith("[")
+    assert result.stderr.startswith("warning: the command 'models' of greeting:app is left out")
+    assert result.stderr.count("\n") == 1
+
+
 def test_help_does_not_run_what_it_lists(program: Program, tmp_path: Path) -> None:
     source = '"""Explode."""\nraise SystemExit("imported")\n'
     path = announce(tmp_path / "site", {"explosive": source}, explode="explosive:app")

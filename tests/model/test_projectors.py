@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,7 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tests.miniature import ENCODER_DIM, LLM_DIM, PROJECTOR_TYPES, asr_config, scatter_weights
-from tinyvoice.errors import ConfigurationError
+from tinyvoice.errors import CheckpointError, ConfigurationError
+from tinyvoice.model.checkpoint import check_config
 from tinyvoice.model.configuration import ASRConfig
 from tinyvoice.model.projectors import (
     PROJECTORS,
@@ -223,6 +225,58 @@ def test_unknown_projector_names_the_known_ones() -> None:
 def test_a_query_less_qformer_is_refused() -> None:
     with pytest.raises(ConfigurationError, match="leaves no query"):
         build_projector(asr_config("qformer", qformer_window_size=4))
+
+
+EVERY_THIRD = """
+from torch import nn
+from tinyvoice.model.projectors import Projector, register_projector
+
+@register_projector("every_third")
+class EveryThird(Projector):
+    def __init__(self, config):
+        super().__init__()
+        self.linear = nn.Linear(config.encoder_dim, config.llm_dim)
+
+    def output_length(self, frames):
+        return frames // 3
+
+    def forward(self, hidden):
+        return self.linear(hidden[:, 2::3])
+"""
+
+
+def announce(folder: Path, monkeypatch: pytest.MonkeyPatch, target: str) -> None:
+    """Put a distribution that announces the projector ``every_third`` on the path, as pip would."""
+    information = folder / "elsewhere-1.0.dist-info"
+    information.mkdir()
+    information.joinpath("METADATA").write_text("Metadata-Version: 2.1\nName: elsewhere\n")
+    information.joinpath("entry_points.txt").write_text(
+        f"[tinyvoice.projectors]\nevery_third = {target}\n"
+    )
+    folder.joinpath("third_projector.py").write_text(EVERY_THIRD)
+    monkeypatch.syspath_prepend(folder)
+
+
+def test_an_announced_projector_is_loaded_when_a_checkpoint_asks_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = {"model_type": "asr_model", "projector_type": "every_third"}
+    with pytest.raises(CheckpointError, match=r"entry-point group tinyvoice\.projectors"):
+        check_config(config, tmp_path)
+    announce(tmp_path, monkeypatch, "third_projector:EveryThird")
+    try:
+        check_config(config, tmp_path)
+        assert build_projector(asr_config("every_third"))(frames(6)).shape == (2, 2, LLM_DIM)
+    finally:
+        PROJECTORS.pop("every_third", None)
+
+
+def test_an_announced_projector_that_cannot_be_imported_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    announce(tmp_path, monkeypatch, "no_such_module:EveryThird")
+    with pytest.raises(ConfigurationError, match="no_such_module:EveryThird, which cannot be"):
+        build_projector(asr_config("every_third"))
 
 
 def test_a_users_projector_is_built_by_name() -> None:

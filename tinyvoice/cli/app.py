@@ -2,7 +2,8 @@
 
 Showing help must be quick, so no command is imported for it: what ``--help`` says of a command is
 the first line of its module's docstring, read from the source. Commands outside this package
-announce themselves in the entry-point group ``tinyvoice.commands``.
+announce themselves in the entry-point group ``tinyvoice.commands``; one whose name is taken is left
+out, with a warning.
 """
 
 from __future__ import annotations
@@ -98,7 +99,12 @@ class CommandGroup(TyperGroup):
         super().__init__(**attributes)
         targets = dict(BUILT_IN)
         for entry in entry_points(group=COMMAND_GROUP):
-            targets.setdefault(entry.name, entry.value)
+            taken = targets.setdefault(entry.name, entry.value)
+            if taken != entry.value:
+                print_warning(
+                    f"the command '{entry.name}' of {entry.value} is left out, because {taken} has "
+                    f"that name: choose another one in the entry-point group {COMMAND_GROUP}."
+                )
         for name, target in targets.items():
             self.commands[name] = DeferredCommand(name, target)
 

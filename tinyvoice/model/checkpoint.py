@@ -29,7 +29,7 @@ from tinyvoice.errors import CheckpointError, ConfigurationError
 from tinyvoice.model import lora
 from tinyvoice.model.configuration import FORMAT_VERSION, MAX_LAYERS, ASRConfig
 from tinyvoice.model.modeling import AUDIO_TOKEN, ASRModel
-from tinyvoice.model.projectors import PROJECTORS
+from tinyvoice.model.projectors import PROJECTOR_GROUP, PROJECTORS, find_projector
 from tinyvoice.model.skeleton import WithoutWeights
 from tinyvoice.model.weights import (
     WEIGHTS_FILE,
@@ -187,10 +187,11 @@ def check_config(content: dict[str, Any], folder: Path) -> None:
     check_writer(content.get("tinyvoice_version"), where)
     check_depth(content, where)
     projector = content.get("projector_type", "mlp")
-    if not isinstance(projector, str) or projector not in PROJECTORS:
+    if not isinstance(projector, str) or find_projector(projector) is None:
         raise CheckpointError(
             f"projector_type in {where} is {projector!r}; known are "
-            f"{', '.join(sorted(PROJECTORS))}, and register_projector adds your own",
+            f"{', '.join(sorted(PROJECTORS))}, register_projector adds your own, and a package "
+            f"announces one in the entry-point group {PROJECTOR_GROUP}",
             key="projector_type",
         )
 

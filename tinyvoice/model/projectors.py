@@ -1,7 +1,9 @@
 """Projectors: modules that turn encoder frames into language-model embeddings.
 
 Four kinds, with tiny-audio's weight names and output lengths, behind a registry that takes a user's
-own: ``@register_projector("name")`` over an ``nn.Module`` built from an ``ASRConfig``. A projector
+own: ``@register_projector("name")`` over an ``nn.Module`` built from an ``ASRConfig``. An installed
+package announces its own in the entry-point group ``tinyvoice.projectors``; it is imported when a
+model asks for that name, so that a trained one works wherever the package is installed. A projector
 sees one dense batch and no lengths: frames behind a clip's end must be zero, and the caller cuts
 the output to ``output_length(frames)``. What it gives for a clip does not depend on the padding
 behind it, as long as that padding is zero.
@@ -14,6 +16,7 @@ in BLIP-2 (arXiv:2301.12597) and Granite Speech.
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib.metadata import entry_points
 from typing import TypeVar, cast
 
 import torch
@@ -58,6 +61,8 @@ class Projector(nn.Module):
         return None
 
 
+PROJECTOR_GROUP = "tinyvoice.projectors"
+
 PROJECTORS: dict[str, Callable[[ASRConfig], nn.Module]] = {}
 ProjectorType = TypeVar("ProjectorType", bound=Callable[[ASRConfig], nn.Module])
 
@@ -72,17 +77,38 @@ def register_projector(name: str) -> Callable[[ProjectorType], ProjectorType]:
     return register
 
 
+def find_projector(name: str) -> Callable[[ASRConfig], nn.Module] | None:
+    """What builds the projector of that name, or None where nobody has registered it.
+
+    A name that is not known yet is looked up among those that installed packages announce. Raises
+    :class:`ConfigurationError` where such a package cannot be imported.
+    """
+    if name not in PROJECTORS:
+        for entry in entry_points(group=PROJECTOR_GROUP, name=name):
+            try:
+                announced = entry.load()
+            except (ImportError, AttributeError, SyntaxError) as error:
+                raise ConfigurationError(
+                    f"the projector {name!r} is announced by {entry.value}, which cannot be loaded "
+                    f"({error}); reinstall the package that brings it",
+                    key="projector_type",
+                ) from error
+            # Importing it registers it where the class is decorated.
+            PROJECTORS.setdefault(name, announced)
+    return PROJECTORS.get(name)
+
+
 def build_projector(config: ASRConfig) -> Projector:
     """The projector named by ``config.projector_type``, with fresh weights.
 
     Raises :class:`ConfigurationError` for a name that is not registered.
     """
-    factory = PROJECTORS.get(config.projector_type)
+    factory = find_projector(config.projector_type)
     if factory is None:
         raise ConfigurationError(
             f"projector_type {config.projector_type!r} is unknown; "
-            f"known are {', '.join(sorted(PROJECTORS))}, "
-            "and register_projector adds your own"
+            f"known are {', '.join(sorted(PROJECTORS))}, register_projector adds your own, "
+            f"and a package announces one in the entry-point group {PROJECTOR_GROUP}"
         )
     return cast(Projector, factory(config))
 

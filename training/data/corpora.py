@@ -9,11 +9,12 @@ Choosing among corpora is `training.data.mixing`'s work; augmentation comes late
 
 from __future__ import annotations
 
+import importlib
 import io
 import math
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -50,7 +51,7 @@ _PUNCTUATION_MARKERS = {
 
 @dataclass(frozen=True)
 class CorpusSettings:
-    """One corpus of a configuration: ``manifest``, ``path`` or ``synthesis`` is set."""
+    """One corpus: ``manifest``, ``path``, ``synthesis`` or ``factory`` is set."""
 
     manifest: str | None = None
     """A manifest for training (`training.data.manifest`)."""
@@ -71,6 +72,12 @@ class CorpusSettings:
 
     synthesis: dict[str, Any] | None = None
     """Settings of `training.data.synthetic`: speech made on this machine."""
+
+    factory: str | None = None
+    """``module:function`` of a user's own, called with the split, the `Limits` and ``options``; it
+    returns a `Corpus`, or None where it has nothing for that split."""
+    options: dict[str, Any] = field(default_factory=dict)
+    """Keyword arguments of ``factory``."""
 
     target_samples: int | None = None
     """Samples wanted of the corpus in an epoch: fewer than it has caps it, more repeats it."""
@@ -126,13 +133,17 @@ def open_corpus(settings: CorpusSettings, split: Split, limits: Limits) -> Corpu
             ``"raise"``.
         MissingExtraError: a Hub data set without the extra ``training``.
     """
-    kinds = [settings.manifest or settings.eval_manifest, settings.path, settings.synthesis]
+    manifests = settings.manifest or settings.eval_manifest
+    kinds = [manifests, settings.path, settings.synthesis, settings.factory]
     if sum(kind is not None for kind in kinds) != 1:
         raise ConfigurationError(
-            "Each corpus under data.corpora needs exactly one of 'manifest', 'path' and "
-            f"'synthesis': {settings}.",
+            "Each corpus under data.corpora needs exactly one of 'manifest', 'path', 'synthesis' "
+            f"and 'factory': {settings}.",
             key="data.corpora",
         )
+    if settings.factory is not None:
+        opened: Corpus | None = _factory(settings.factory)(split, limits, **settings.options)
+        return opened
     if settings.path is not None:
         splits = settings.train_splits if split == "train" else settings.eval_splits
         return HubCorpus(settings, splits, limits) if splits else None
@@ -144,6 +155,20 @@ def open_corpus(settings: CorpusSettings, split: Split, limits: Limits) -> Corpu
         return None if manifest is None else ManifestCorpus(manifest, limits, "synthesis")
     path = settings.manifest if split == "train" else settings.eval_manifest
     return None if path is None else ManifestCorpus(path, limits)
+
+
+def _factory(name: str) -> Callable[..., Corpus | None]:
+    """Import ``module:function``."""
+    module, _, attribute = name.partition(":")
+    try:
+        function = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ConfigurationError(
+            f"The corpus factory {name!r} cannot be imported ({error}): give module:function of "
+            "an installed package.",
+            key="data.corpora",
+        ) from error
+    return function
 
 
 class ManifestCorpus:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from tests.training.recordings import write_recordings
+from tests.training.recordings import Recordings, write_recordings
 from tinyvoice.errors import AudioError, ConfigurationError, ManifestError
 from training.data.corpora import (
     Corpus,
@@ -229,3 +229,24 @@ def test_a_cell_may_be_bytes_or_samples(cell: Any) -> None:
 def test_a_cell_without_audio_is_named(cell: Any) -> None:
     with pytest.raises(AudioError, match="row 0"):
         decode_column(cell, "row 0")
+
+
+def only_for_training(split: str, limits: Limits, count: int) -> Recordings | None:
+    return (
+        Recordings(count, name=f"tones, at most {limits.longest_s:g} s")
+        if split == "train"
+        else None
+    )
+
+
+def test_a_corpus_of_ones_own_is_opened_by_its_name() -> None:
+    mine = CorpusSettings(factory=f"{__name__}:only_for_training", options={"count": 3})
+    corpus = opened(mine, longest_s=7.0)
+    assert (len(corpus), corpus.name) == (3, "tones, at most 7 s")
+    assert open_corpus(mine, "eval", Limits()) is None
+
+
+@pytest.mark.parametrize("name", ["nowhere:at_all", f"{__name__}:nothing", "", "no_colon"])
+def test_a_factory_that_cannot_be_imported_is_named(name: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"corpus factory '{name}' cannot be imported"):
+        open_corpus(CorpusSettings(factory=name), "train", Limits())
