@@ -6,14 +6,19 @@ which sentences are joined by "and". Written as 16 kHz FLAC files with a manifes
 times; the same seed gives the same files.
 
     python -m training.benchmark_speech
+
+With ``--texts`` it makes a larger set that does not come along: utterances of 2 to 10 s, each of
+other lines of a text file, spoken by voices kept out of training. ``docs/benchmark.md`` says which.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterator
+import random
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import cycle, islice, product
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +29,7 @@ from tinyvoice.audio.files import SAMPLE_RATE
 from tinyvoice.benchmark.speech import BUNDLED
 from training.synthesis.grammar import sentences
 from training.synthesis.speech import Synthesiser, Utterance
+from training.synthesis.voices import HELD_OUT_VOICES
 from training.text import normalise
 
 VOICES = (
@@ -46,6 +52,8 @@ VOICES = (
 SEED = 771_203
 SHORT, SHORT_SECONDS = 20, (2.0, 3.4)
 LONG, LONG_SECONDS = 4, (8.8, 10.5)
+MIXED_SECONDS = ((2.0, 4.0), (2.0, 4.0), (4.0, 7.0), (7.0, 10.0))
+"""Lengths of utterances made of other texts, in turn: half of them are short, as requests are."""
 PEAK = 0.25
 """Loudest sample: speech into a microphone is seldom louder, and FLAC is smaller for it."""
 
@@ -62,14 +70,39 @@ def main() -> None:
     """Write the set into the package, or where the command line says."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--output", type=Path, default=BUNDLED, help="folder to write")
-    folder = parser.parse_args().output
-    folder.mkdir(parents=True, exist_ok=True)
-    texts = (normalise(text) for text in sentences(4000, SEED))
-    wanted = [SHORT_SECONDS] * SHORT + [LONG_SECONDS] * LONG
+    parser.add_argument("--texts", type=Path, help="say lines of this file, by voices kept out")
+    parser.add_argument("--count", type=int, default=204, help="utterances made of --texts")
+    given = parser.parse_args()
+    given.output.mkdir(parents=True, exist_ok=True)
+    if given.texts is None:
+        texts = (normalise(text) for text in sentences(4000, SEED))
+        bounds = [SHORT_SECONDS] * SHORT + [LONG_SECONDS] * LONG
+        make(given.output, texts, list(zip(cycle(VOICES), bounds, strict=False)))
+    else:
+        wanted = islice(cycle(product(HELD_OUT_VOICES, MIXED_SECONDS)), given.count)
+        make(given.output, lines_of(given.texts), list(wanted))
+
+
+def lines_of(path: Path) -> Iterator[str]:
+    """The different lines of a text file in an order that is always the same, normalised."""
+    lines = sorted({normalise(line) for line in path.read_text(encoding="utf-8").splitlines()})
+    random.Random(SEED).shuffle(lines)
+    return iter(line for line in lines if line)
+
+
+def make(
+    folder: Path, texts: Iterator[str], wanted: Sequence[tuple[str, tuple[float, float]]]
+) -> None:
+    """Write an utterance for each voice and its bounds in seconds, and the manifest."""
     lines: list[str] = []
     seconds = 0.0
-    for number, bounds in enumerate(track(wanted, description="Speaking")):
-        clip = speak_within(VOICES[number % len(VOICES)], texts, bounds)
+    for number, (voice, bounds) in enumerate(track(wanted, description="Speaking")):
+        try:
+            clip = speak_within(voice, texts, bounds)
+        except StopIteration:
+            raise SystemExit(
+                f"The texts are used up after {number} utterances: give more lines, or --count."
+            ) from None
         seconds += clip.spoken.duration
         lines.append(json.dumps(write(folder, number, clip)) + "\n")
     (folder / "manifest.jsonl").write_text("".join(lines), encoding="utf-8")

@@ -28,6 +28,7 @@ from tinyvoice.benchmark.pipecat_stt import (
     Sample,
     measure,
     measure_quiet,
+    settings_of,
 )
 from tinyvoice.benchmark.report import tables
 from tinyvoice.benchmark.speech import Clip, bundled_speech
@@ -83,6 +84,28 @@ async def test_a_sample_is_heard_answered_and_timed(
     assert sample.ttfs > 0.19
     assert (sample.flushes, sample.unanswered, sample.empty) == (1, 0, 0)
     assert sample.finalized
+    # The pipeline is an agent's: default strategies open and end a turn, and the text is its words.
+    assert sample.turns_started == sample.turns_stopped >= 1
+    assert sample.in_context
+
+
+async def test_a_turn_without_a_text_is_begun_and_is_not_in_the_context(
+    clips: list[Clip], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pipecat_stt, "LONGEST_WAIT_S", 0.5)  # it would wait for a text
+    [sample] = await measure(clips[:1], DeafService)
+    assert (sample.flushes, sample.unanswered) == (1, 1)
+    assert (sample.turns_started, sample.turns_stopped) == (1, 0)
+    assert not sample.in_context
+
+
+def test_a_services_settings_are_told_as_plain_values(engine: StreamingEngine) -> None:
+    changed = PipecatASRService.Settings(early_final_ms=128)
+    told = settings_of(PipecatASRService(engine=engine, settings=changed))
+    assert told == json.loads(json.dumps(told))
+    assert (told["stop_secs"], told["early_final_ms"]) == (0.2, 128)
+    assert told["partial_interval_ms"] == 160
+    assert settings_of(DeafService()) == {"stop_secs": 0.2}
 
 
 async def test_whoever_measures_may_stop(clips: list[Clip]) -> None:
@@ -103,7 +126,7 @@ async def test_whoever_measures_may_stop(clips: list[Clip]) -> None:
 async def test_texts_over_sound_without_speech_are_counted(engine: StreamingEngine) -> None:
     assert {one.frames for one in await measure_quiet(Babbler, 2.0)} == {4}
     found = await measure_quiet(lambda: PipecatASRService(engine=engine), 2.0)
-    assert [one.frames for one in found] == [0] * 5
+    assert [(one.frames, one.turns) for one in found] == [(0, 0)] * 5
     assert [one.name for one in found] == [
         "silence",
         "faint noise",
@@ -181,6 +204,22 @@ def test_a_record_of_everything(suite: Suite, monkeypatch: pytest.MonkeyPatch) -
     assert found["detection"]["same"] == 1.0
     row, detection = tables(record)
     assert "a finalized text answered 1 of 1 flushes" in row.note
+    started, stopped = found["turns_started"], found["turns_stopped"]
+    assert started == stopped >= 1
+    assert f"started / stopped: {started} / {stopped}" in row.note
+    assert (found["in_context"], found["quiet_turns"]) == (1, 0)
+    assert "the texts of 1 of 1 samples were in the context" in row.note
+    # The service's settings, not those of the streams that the rest of the benchmark measures.
+    assert (found["settings"]["early_final_ms"], found["settings"]["partial_interval_ms"]) == (
+        64,
+        160,
+    )
+    assert "stop_secs 0.2, early_final_ms 64, partial_interval_ms 160" in row.note
+    for name in ("turns_started", "turns_stopped", "in_context", "quiet_turns", "settings"):
+        del found[name]  # as in records of before
+    [old, _] = tables(record)
+    assert "1 samples of 1 different utterances; transcripts" in old.note
+    assert "context" not in old.note
     assert [cells[0] for cells in detection.rows] == [
         "with the service",
         "with one that does nothing",

@@ -9,6 +9,7 @@ import pytest
 
 from tests.cli.conftest import Program
 from tests.server.conftest import running
+from tinyvoice.benchmark.speech import BUNDLED, MANIFEST
 from tinyvoice.server.settings import ServerSettings
 
 
@@ -57,6 +58,26 @@ def test_many_streams_of_random_weights_beside_the_baseline(program: Program) ->
         assert run["revision_rate"] is None
         assert run["refused"] == 0
     assert set(record["held"]) == {"engine", "baseline"}
+
+
+def test_a_set_of_recordings_in_a_pipeline_of_pipecat(program: Program, tmp_path: Path) -> None:
+    folder = tmp_path / "requests"
+    folder.mkdir()
+    line = (BUNDLED / MANIFEST).read_text().splitlines()[0]
+    (folder / MANIFEST).write_text(line + "\n")
+    recording = json.loads(line)["audio_filepath"]
+    (folder / recording).write_bytes((BUNDLED / recording).read_bytes())
+    done = program(
+        *("bench", "--no-single", "--pipecat", "1", "--audio", f"requests/{MANIFEST}"),
+        *("--device", "cpu", "--json"),
+    )
+    assert done.returncode == 0, done.stderr
+    record = json.loads(done.stdout)
+    assert record["speech"].startswith("requests, 1 utterances, ")
+    assert record["pipecat"]["different"] == 1
+    # No stream was measured by itself: the record tells only the settings that the service had.
+    assert record["settings"].keys() == {"max_batch"}
+    assert record["pipecat"]["settings"]["early_final_ms"] == 64
 
 
 def test_a_server_of_its_own_beside_the_engine(program: Program, tmp_path: Path) -> None:

@@ -1,15 +1,21 @@
 """Pipecat's own benchmark of recognisers, with our service in it.
 
-The method is that of pipecat-ai/stt-benchmark: a pipeline of voice activity detection (Silero, stop
-after 0.2 s) and the service; every sample in 20 ms chunks at speaking pace, then silence until the
+The method is that of pipecat-ai/stt-benchmark: voice activity detection (Silero, stop after 0.2 s)
+and the service in a pipeline; every sample in 20 ms chunks at speaking pace, then silence until the
 first final text has come, and 2 s more for late ones; a fresh service a sample, one after the
 other. TTFS is what Pipecat's service base reports as time to first byte: from the end of the
 speech, as the voice activity detection sees it, to the last final text. Word errors are counted by
 rule (``meaning.py``) where theirs are judged by a language model.
 
+The pipeline is a voice agent's, where theirs has the detection in a processor before the service:
+the service, then the context aggregators with Pipecat's default turn strategies. Detection is in
+the user aggregator, whose frames travel upstream to the service, and its smart-turn model computes
+on the same cores while the final text is made.
+
 Beside it are counted the flushes (stops of voice activity) that no finalized text answered, empty
-frames, and frames with text over sound in which nobody speaks (`quiet`). Whether the service delays
-the voice activity detection itself is measured by `pipecat_detection`.
+frames, frames with text over sound in which nobody speaks (`quiet`), the user turns that the
+strategies started and stopped, and the samples whose texts all reached the context. Whether the
+service delays the voice activity detection itself is measured by `pipecat_detection`.
 
 It measures what Pipecat sees, threads and event loop included; what the engine alone takes is
 measured by `suite`.
@@ -21,7 +27,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from itertools import chain, count
 from typing import Any
 
@@ -42,8 +48,12 @@ from pipecat.metrics.metrics import TTFBMetricsData
 from pipecat.observers.base_observer import BaseObserver, FramePushed
 from pipecat.pipeline.pipeline import Pipeline
 from pipecat.pipeline.worker import PipelineParams, PipelineWorker
-from pipecat.processors.audio.vad_processor import VADProcessor
-from pipecat.processors.frame_processor import FrameDirection, FrameProcessor
+from pipecat.processors.aggregators.llm_context import LLMContext
+from pipecat.processors.aggregators.llm_response_universal import (
+    LLMContextAggregatorPair,
+    LLMUserAggregatorParams,
+)
+from pipecat.processors.frame_processor import FrameProcessor
 from pipecat.services.stt_service import STTService
 from pipecat.workers.runner import WorkerRunner
 
@@ -58,6 +68,7 @@ STOP_S = 0.2
 """Silence after which Pipecat's voice activity detection says that speech is over."""
 LONGEST_WAIT_S = 10.0
 LATE_TEXT_S = 2.0
+"""Also what is waited, at least, for a turn to end behind its text."""
 QUIET_S = 10.0
 """Of each kind of sound in which nobody speaks."""
 
@@ -80,6 +91,12 @@ class Sample:
     """Flushes that no finalized text answered before the next one."""
     empty: int
     """Interim and final frames without a word."""
+    turns_started: int = 0
+    """User turns that the aggregator's strategies began,"""
+    turns_stopped: int = 0
+    """and that they ended before the pipeline did."""
+    in_context: bool = False
+    """Whether the user's messages in the context were, by then, all the final texts."""
 
     @property
     def finalized(self) -> bool:
@@ -96,6 +113,8 @@ class Quiet:
     frames: int
     """Interim and final frames; each is one too many."""
     texts: Sequence[str]
+    turns: int = 0
+    """User turns that it began; each is one too many."""
 
 
 @dataclass(frozen=True)
@@ -157,6 +176,11 @@ class PipecatFigures:
         """Frames over sound in which nobody speaks."""
         return sum(quiet.frames for quiet in self.quiet)
 
+    @property
+    def in_context(self) -> int:
+        """Samples whose texts all reached the context."""
+        return sum(sample.in_context for sample in self.samples)
+
     def to_json(self) -> dict[str, Any]:
         """Everything, with the samples."""
         return {
@@ -170,6 +194,10 @@ class PipecatFigures:
             "unanswered": self.unanswered,
             "empty": self.empty,
             "hallucinated": self.hallucinated,
+            "turns_started": sum(sample.turns_started for sample in self.samples),
+            "turns_stopped": sum(sample.turns_stopped for sample in self.samples),
+            "in_context": self.in_context,
+            "quiet_turns": sum(quiet.turns for quiet in self.quiet),
             "quiet_s": sum(quiet.seconds for quiet in self.quiet),
             "quiet": [asdict(quiet) for quiet in self.quiet],
             "samples": [asdict(sample) for sample in self.samples],
@@ -178,6 +206,19 @@ class PipecatFigures:
     @staticmethod
     def _errors(sample: Sample) -> Any:
         return meaning_errors(sample.reference, sample.text)
+
+
+def settings_of(service: STTService) -> dict[str, Any]:
+    """What a service was set to when it was measured, and the silence that its detection waits for.
+
+    Plain values only: what a service has no setting for, and what is an object, is left out.
+    """
+    plain = (str, int, float, bool)
+    given = {name: value for name, value in vars(service.settings).items() if name != "model"}
+    return {
+        "stop_secs": STOP_S,
+        **{name: value for name, value in given.items() if isinstance(value, plain)},
+    }
 
 
 async def measure(
@@ -200,12 +241,20 @@ async def measure(
 
 async def measure_clip(clip: Clip, service: STTService) -> Sample:
     """Play one clip through a pipeline, then silence, and gather what the service pushed."""
-    vad = VADProcessor(vad_analyzer=SileroVADAnalyzer(params=VADParams(stop_secs=STOP_S)))
+    agent = Agent(service)
     observer = Observer()
-    async with pipeline([vad, service], observer) as worker:
+    async with pipeline(agent.stages, observer) as worker:
         observer.zero = time.monotonic()
-        await _play(worker, clip, observer)
-    return observer.sample(clip)
+        await _play(worker, clip, observer, agent)
+        # The end of a pipeline writes what is left to the context, and a turn's end would not show.
+        started, stopped, messages = agent.started, agent.stopped, agent.messages
+    sample = observer.sample(clip)
+    return replace(
+        sample,
+        turns_started=started,
+        turns_stopped=stopped,
+        in_context=bool(sample.text) and " ".join(messages) == sample.text,
+    )
 
 
 async def measure_quiet(
@@ -214,15 +263,48 @@ async def measure_quiet(
     """Play sound in which nobody speaks, as fast as it is taken."""
     found: list[Quiet] = []
     for name, sound in quiet_sounds(seconds).items():
-        vad = VADProcessor(vad_analyzer=SileroVADAnalyzer(params=VADParams(stop_secs=STOP_S)))
+        agent = Agent(make_service())
         observer = Observer()
-        async with pipeline([vad, make_service()], observer) as worker:
+        async with pipeline(agent.stages, observer) as worker:
             for piece in chunks(np.round(sound * 32767).astype(np.int16)):
                 await worker.queue_frame(piece)
                 await asyncio.sleep(0)
         texts = [frame.text for _, frame in observer.finals]
-        found.append(Quiet(name, seconds, len(texts) + len(observer.interims), texts))
+        frames = len(texts) + len(observer.interims)
+        found.append(Quiet(name, seconds, frames, texts, agent.started))
     return found
+
+
+class Agent:
+    """Stages of a voice agent without a language model: the service and what finds its turns.
+
+    The turn strategies are Pipecat's defaults: turns start with voice activity or a text, and stop
+    when the smart-turn model finds them complete and the finalized text is there.
+    """
+
+    def __init__(self, service: STTService) -> None:
+        self.context = LLMContext()
+        detection = SileroVADAnalyzer(params=VADParams(stop_secs=STOP_S))
+        user, assistant = LLMContextAggregatorPair(
+            self.context, user_params=LLMUserAggregatorParams(vad_analyzer=detection)
+        )
+        self.stages: list[FrameProcessor] = [service, user, assistant]
+        self.started = self.stopped = 0
+        """User turns."""
+
+        @user.event_handler("on_user_turn_started")
+        async def _on_user_turn_started(*_: Any) -> None:
+            self.started += 1
+
+        @user.event_handler("on_user_turn_stopped")
+        async def _on_user_turn_stopped(*_: Any) -> None:
+            self.stopped += 1
+
+    @property
+    def messages(self) -> list[str]:
+        """What the user has said, as a language model would read it."""
+        messages: list[Any] = self.context.messages
+        return [str(message["content"]) for message in messages if message["role"] == "user"]
 
 
 @asynccontextmanager
@@ -263,13 +345,15 @@ def chunks(speech: NDArray[np.int16]) -> Iterator[InputAudioRawFrame]:
         yield InputAudioRawFrame(audio=audio, sample_rate=SAMPLE_RATE, num_channels=1)
 
 
-async def _play(worker: PipelineWorker, clip: Clip, observer: Observer) -> None:
-    """The clip, then silence until the text has come; paced on absolute time."""
+async def _play(worker: PipelineWorker, clip: Clip, observer: Observer, agent: Agent) -> None:
+    """The clip, then silence until the text has come and the turn has ended; on absolute time."""
     silence = np.zeros(SAMPLE_RATE * CHUNK_MS // 1000, dtype=np.int16)
     spoken_s = 0.0
     for frame in chain(chunks(clip.pcm16()), (next(chunks(silence)) for _ in count())):
         if spoken_s >= clip.duration:
-            if observer.finals and time.monotonic() - observer.finals[0][0] >= LATE_TEXT_S:
+            turning = agent.started > agent.stopped
+            late = observer.finals and time.monotonic() - observer.finals[0][0] >= LATE_TEXT_S
+            if late and not turning:
                 return
             if spoken_s - clip.duration >= LONGEST_WAIT_S:
                 return
@@ -305,13 +389,12 @@ class Observer(BaseObserver):
         elif isinstance(frame, InterimTranscriptionFrame):
             self.interims.append(now - self.zero)
             self.empty += not frame.text.strip()
-        elif isinstance(frame, VADUserStartedSpeakingFrame):
-            self._give_up()
-        elif isinstance(frame, VADUserStoppedSpeakingFrame):
-            if data.direction is FrameDirection.DOWNSTREAM:  # it is broadcast, as two frames
+        elif isinstance(frame, VADUserStartedSpeakingFrame | VADUserStoppedSpeakingFrame):
+            # The aggregator makes two of each; what counts is the one that the service is told by.
+            if isinstance(data.destination, STTService):
                 self._give_up()
-                self.flushes += 1
-                self._asked = True
+                self._asked = isinstance(frame, VADUserStoppedSpeakingFrame)
+                self.flushes += self._asked
         elif isinstance(frame, MetricsFrame) and isinstance(data.source, STTService):
             for metric in frame.data:
                 if isinstance(metric, TTFBMetricsData) and metric.value > 0.0:

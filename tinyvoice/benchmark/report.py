@@ -290,15 +290,25 @@ def pipecat_table(record: Record) -> Table:
 
 
 def _pipecat_note(found: Record) -> str:
-    flushes, unanswered = found["flushes"], found["unanswered"]
+    flushes, unanswered, samples = found["flushes"], found["unanswered"], len(found["samples"])
+    turns, settings = "", ""
+    if "turns_started" in found:  # records of before it was counted lack it
+        turns = (
+            f"; user turns of the default strategies, started / stopped: "
+            f"{found['turns_started']:,} / {found['turns_stopped']:,}; the texts of "
+            f"{found['in_context']:,} of {samples:,} samples were in the context"
+        )
+    if used := found.get("settings"):
+        shown = ("stop_secs", "early_final_ms", "partial_interval_ms")
+        settings = "; " + ", ".join(f"{name} {used[name]}" for name in shown if name in used)
     quiet = "sound without speech was not played"
     if found["quiet_s"]:
         quiet = f"{found['hallucinated']} over {found['quiet_s']:.0f} s of sound without speech"
     return (
-        f"{len(found['samples'])} samples of {found['different']} different utterances; "
+        f"{samples} samples of {found['different']} different utterances{settings}; "
         "transcripts, perfect and errors in %, counted by rule; a finalized text answered "
         f"{flushes - unanswered:,} of {flushes:,} flushes; frames without a word: "
-        f"{found['empty']}; frames with text: {quiet}"
+        f"{found['empty']}; frames with text: {quiet}{turns}"
     )
 
 

@@ -131,7 +131,8 @@ class Report:
     soak: SoakFigures | None = None
     pipecat: dict[str, Any] | None = None
     """Of :class:`~tinyvoice.benchmark.pipecat_stt.PipecatFigures`, and under ``detection`` of
-    :class:`~tinyvoice.benchmark.pipecat_detection.DetectionFigures`."""
+    :class:`~tinyvoice.benchmark.pipecat_detection.DetectionFigures`; ``settings`` are the service's
+    own, which are not those of the streams."""
     interrupted: bool = False
 
     def to_json(self) -> dict[str, Any]:
@@ -312,7 +313,12 @@ class Suite:
         self, make_service: Callable[[], STTService], clips: Sequence[Clip], stop: asyncio.Event
     ) -> dict[str, Any]:
         from tinyvoice.benchmark.pipecat_detection import RECORDINGS, compare_detection
-        from tinyvoice.benchmark.pipecat_stt import PipecatFigures, measure, measure_quiet
+        from tinyvoice.benchmark.pipecat_stt import (
+            PipecatFigures,
+            measure,
+            measure_quiet,
+            settings_of,
+        )
 
         def after_each(what: str, of: int) -> Callable[[int], bool]:
             self.say(what, 0.0)
@@ -338,6 +344,7 @@ class Suite:
         return {
             **PipecatFigures(samples, quiet).to_json(),
             "detection": detection.to_json() if detection is not None else None,
+            "settings": settings_of(make_service()),
         }
 
     # --- one run ---------------------------------------------------------------------------------

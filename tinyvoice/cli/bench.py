@@ -238,6 +238,7 @@ def bench(
                 run=run,
                 silence_ms=silence_ms,
                 partial_ms=partial_ms,
+                of_streams=bool(single or streams or soak),
             )
         with _Progress() as progress:
             suite.say = progress.say
@@ -388,8 +389,13 @@ def _prepare(
     run: dict[str, Any],
     silence_ms: int,
     partial_ms: int | None,
+    of_streams: bool,
 ) -> Suite:
-    """Load speech and model, check every setting."""
+    """Load speech and model, check every setting.
+
+    Without ``of_streams`` no stream of the engine is measured by itself, so that the record does
+    not tell of settings that nothing was measured with.
+    """
     from tinyvoice.benchmark.speech import bundled_speech, load_speech
 
     # What is heavy is imported once the speech is known to be there.
@@ -405,13 +411,10 @@ def _prepare(
     engine_settings = EngineSettings(max_streams=max(STREAMS_LIMIT, most_streams), **engine)
     with Activity(f"Loading the model {model}"):
         loaded = _random_model(shape, **place) if random_weights else load_model(model, **place)
-    settings = {
-        **run,
-        "silence_ms": used.silence_ms,
-        "early_final_ms": used.early_final_ms,
-        "partial_interval_ms": used.partial_interval_ms,
-        "max_batch": engine_settings.max_batch,
-    }
+    settings: dict[str, Any] = {"max_batch": engine_settings.max_batch}
+    if of_streams:
+        names = ("silence_ms", "early_final_ms", "partial_interval_ms")
+        settings = {**run, **{name: getattr(used, name) for name in names}, **settings}
     name = f"{shape} shapes" if random_weights else model
     note = _speech_note(clips, audio)
     report = new_report(
@@ -430,9 +433,17 @@ def _random_model(shape: str, device: str, dtype: str) -> ASRModel:
 
 
 def _speech_note(clips: list[Clip], audio: Path | None) -> str:
-    what = "bundled, synthetic" if audio is None else audio.name
+    what = "bundled, synthetic" if audio is None else _name_of(audio)
     total = sum(clip.duration for clip in clips)
     return f"{what}, {len(clips)} utterances, {total:.0f} s"
+
+
+def _name_of(audio: Path) -> str:
+    """What a set of recordings is called: its folder where the manifest has the usual name."""
+    from tinyvoice.benchmark.speech import MANIFEST
+
+    path = audio.resolve()
+    return path.parent.name if path.name == MANIFEST else path.name
 
 
 def _deliver(
