@@ -47,7 +47,7 @@ def finals(who: str, count: int = 1) -> str:
 async def test_words_appear_while_they_are_spoken(
     server: RunningServer, microphone: Microphone, clips: list[Clip]
 ) -> None:
-    async with chromium(microphone(2.0, clips[0], 1.5, clips[1], 2.0)) as page:
+    async with chromium(microphone(8.0, clips[0], 1.5, clips[1], 2.0)) as page:
         await page.open(server.url)
         await page.evaluate(WATCH)
         await page.click("#start")
@@ -78,7 +78,7 @@ async def interruption_ms(
 ) -> float:
     """Have the agent answer and interrupt it; how long its voice went on."""
     # The answer repeats what was said; the second utterance falls into it.
-    async with chromium(microphone(2.0, clips[0], 1.6, clips[1], 6.0)) as page:
+    async with chromium(microphone(8.0, clips[0], 1.6, clips[1], 6.0)) as page:
         await page.open(server.url)
         await page.click("input[value=talk]")
         await page.evaluate(LISTEN)
@@ -145,7 +145,7 @@ LISTEN = """
 async def test_a_lost_connection_is_made_again_and_nothing_written_is_lost(
     server: RunningServer, microphone: Microphone, clips: list[Clip]
 ) -> None:
-    async with chromium(microphone(2.0, clips[0], 6.0, clips[1], 4.0)) as page:
+    async with chromium(microphone(8.0, clips[0], 15.0, clips[1], 4.0)) as page:
         await page.open(server.url)
         await page.click("#start")
         await page.until(finals("person"))
@@ -192,7 +192,7 @@ async def test_words_come_over_a_network_that_loses_delays_and_jumbles_packets(
             server.loop.call_later(chance.uniform(0, 0.06), hear, peer, packet)
 
     monkeypatch.setattr(Peer, "_packet_received", impaired)
-    async with chromium(microphone(2.0, clips[0], 1.5, clips[1], 2.0)) as page:
+    async with chromium(microphone(8.0, clips[0], 1.5, clips[1], 2.0)) as page:
         await page.open(server.url)
         await page.click("#start")
         await page.until(finals("person", 2))
@@ -246,7 +246,7 @@ async def test_pages_that_cannot_work_say_why(server: RunningServer) -> None:
 async def test_push_to_talk(
     server: RunningServer, microphone: Microphone, clips: list[Clip]
 ) -> None:
-    async with chromium(microphone(2.0, clips[0], 30.0)) as page:
+    async with chromium(microphone(8.0, clips[0], 30.0)) as page:
         await page.open(server.url)
         await page.click("#push")
         await page.evaluate("document.getElementById('start').focus()")
