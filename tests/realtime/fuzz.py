@@ -171,7 +171,8 @@ class Engine:
 
 def answer(chance: random.Random, modality: str) -> deque[BackendEvent]:
     """What a responder may say."""
-    events: list[BackendEvent] = [Waiting(), Begun()][: chance.choice((0, 0, 1, 2))]
+    events: list[BackendEvent] = []
+    events.extend((Waiting(), Begun())[: chance.choice((0, 0, 1, 2))])
     characters = spoken_ms = 0
     for _ in range(chance.randrange(4)):
         text = " ".join(chance.choices(WORDS, k=3)) + " "

@@ -18,7 +18,7 @@ from tinyvoice.audio.resample import Resampler
 from tinyvoice.benchmark.speech import Clip, bundled_speech
 from tinyvoice.model.modeling import ASRModel
 from tinyvoice.realtime.backends.interface import Responder
-from tinyvoice.server.app import build_app, build_engine
+from tinyvoice.server.app import build_app, build_engine, drain
 from tinyvoice.server.listener import Server, listener_config
 from tinyvoice.server.metrics import ServerMetrics
 from tinyvoice.server.settings import ServerSettings
@@ -75,9 +75,6 @@ def running(
     async def listen(app: FastAPI) -> None:
         config = listener_config(app, settings, **tls)
 
-        async def drain() -> None:
-            await app.state.sessions.drain(settings.drain_seconds)
-
         def announce() -> None:
             port = listener.servers[0].sockets[0].getsockname()[1]
             scheme = "https" if config.is_ssl else "http"
@@ -85,7 +82,7 @@ def running(
             found.append(RunningServer(url, app, asyncio.get_running_loop(), listener))
             ready.set()
 
-        listener = Server(config, drain, announce)
+        listener = Server(config, lambda: drain(app, settings.drain_seconds), announce)
         await listener.serve()
 
     def run() -> None:

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import asyncio
 
+import numpy as np
 import pytest
+from openai import AsyncOpenAI
 
 from tests.server.conftest import RunningServer, appends, pcm24k, running
 from tests.server.realtime import connected
+from tests.server.recording_files import wav
 from tinyvoice.benchmark.speech import Clip
 from tinyvoice.model.modeling import ASRModel
 from tinyvoice.server.admission import RefusedError, SessionRegistry
+from tinyvoice.server.places import RequestPlaces
 from tinyvoice.server.settings import ServerSettings
 
 
@@ -66,6 +70,41 @@ async def test_draining_an_empty_house_takes_no_time() -> None:
     registry = SessionRegistry(1)
     await asyncio.wait_for(registry.drain(3_600), 5)
     assert registry.draining
+
+
+async def test_draining_waits_for_requests_and_then_for_none() -> None:
+    places = RequestPlaces(2, 1)
+    await asyncio.wait_for(places.drain(3_600), 30)
+    with places.take():
+        await asyncio.wait_for(places.drain(0.01), 30)
+        assert places.taken == 1
+        draining = asyncio.create_task(places.drain(3_600))
+        await asyncio.sleep(0)
+        assert not draining.done()
+    await asyncio.wait_for(draining, 30)
+
+
+async def test_a_transcription_in_hand_is_finished_before_the_end(
+    asr_model: ASRModel, clips: list[Clip]
+) -> None:
+    """No session is open: the request alone is what is waited for."""
+    settings = ServerSettings(port=0, drain_seconds=3_600, refuse_partial_gap_s=3_600)
+    talk = np.concatenate([np.pad(clip.samples, (0, 8_000)) for clip in clips[:12]])
+    with running(settings, asr_model) as server:
+        # When all is drained nothing is left, so that none of this is needed.
+        server.listener.config.timeout_graceful_shutdown = 0
+        async with AsyncOpenAI(
+            base_url=f"{server.url}/v1", api_key="none", max_retries=0, timeout=300
+        ) as client:
+            events = await client.audio.transcriptions.create(
+                file=("talk.wav", wav(talk)), model="m", stream=True
+            )
+            kinds: list[str] = []
+            async for event in events:
+                if not kinds:
+                    server.loop.call_soon_threadsafe(server.listener.stop)
+                kinds.append(event.type)
+    assert kinds[-1] == "transcript.text.done"
 
 
 async def test_a_turn_that_does_not_end_is_cut_off(asr_model: ASRModel, clips: list[Clip]) -> None:

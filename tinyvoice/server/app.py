@@ -6,6 +6,7 @@ the routes do is in their own modules.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
@@ -34,6 +35,7 @@ from tinyvoice.server.authentication import Authenticator, require_key
 from tinyvoice.server.ephemeral_keys import EphemeralKeys, derive_secret
 from tinyvoice.server.metrics import ServerMetrics
 from tinyvoice.server.middleware import RequestMiddleware
+from tinyvoice.server.places import places_of
 from tinyvoice.server.refusals import add_error_handlers
 from tinyvoice.server.settings import ServerSettings
 
@@ -114,7 +116,17 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         if state.responder is None:
             state.responder = await stack.enter_async_context(opened_responder(state.settings))
         yield
-        await state.sessions.drain(0.0)
+        await drain(app, 0.0)
+
+
+async def drain(app: FastAPI, seconds: float) -> None:
+    """Let nobody in any more, let sessions finish their turns and requests their answers.
+
+    What is left after this time is closed: sessions here, requests by whoever stops listening.
+    """
+    sessions: SessionRegistry = app.state.sessions
+    sessions.draining = True
+    await asyncio.gather(sessions.drain(seconds), places_of(app).drain(seconds))
 
 
 def build_engine(

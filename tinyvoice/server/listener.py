@@ -26,6 +26,12 @@ logger = logging.getLogger(__name__)
 LINGER_S = 5.0
 """How long a connection that is over may take to empty its buffers."""
 
+SENDING_S = 10
+"""How long answers may take to be sent when everything has been drained; the rest is broken off."""
+
+AT_ONCE_S = 1
+"""The same where a second signal asks not to wait."""
+
 MOST_FRAGMENTS = 4_096
 """Fragments of one message; their number costs memory even where each of them is empty."""
 
@@ -98,6 +104,7 @@ class Server(uvicorn.Server):
         if self._draining is None:
             self._draining = asyncio.create_task(self._drain_and_stop(), name="drain")
         else:
+            self.config.timeout_graceful_shutdown = AT_ONCE_S
             self.should_exit = True
 
     async def _drain_and_stop(self) -> None:
@@ -146,6 +153,6 @@ def listener_config(app: Any, settings: ServerSettings, **tls: Any) -> uvicorn.C
         # Its lines hold queries, and queries may hold keys; ``app.py`` writes its own.
         access_log=False,
         server_header=False,
-        timeout_graceful_shutdown=10,
+        timeout_graceful_shutdown=SENDING_S,
         **tls,
     )

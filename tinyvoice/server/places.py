@@ -7,11 +7,14 @@ once, before its body is read; one that is in waits for its turn with the model.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from tinyvoice.server.errors import overloaded
+
+logger = logging.getLogger(__name__)
 
 RETRY_AFTER_S = 2
 
@@ -22,6 +25,8 @@ class RequestPlaces:
     def __init__(self, max_requests: int, max_files_at_once: int) -> None:
         self.max_requests = max_requests
         self.taken = 0
+        self._empty = asyncio.Event()
+        self._empty.set()
         self.model = asyncio.Semaphore(max_files_at_once)
         """Held by a request while a recording of its is in memory and being heard."""
 
@@ -39,10 +44,24 @@ class RequestPlaces:
                 RETRY_AFTER_S,
             )
         self.taken += 1
+        self._empty.clear()
         try:
             yield
         finally:
             self.taken -= 1
+            if not self.taken:
+                self._empty.set()
+
+    async def drain(self, seconds: float) -> None:
+        """Return when all requests that are in have been answered, or this time is over."""
+        if not self.taken:
+            return
+        logger.info("draining %d requests for up to %g s", self.taken, seconds)
+        try:
+            async with asyncio.timeout(seconds):
+                await self._empty.wait()
+        except TimeoutError:
+            logger.warning("%d requests did not finish in time and are broken off", self.taken)
 
 
 def places_of(app: Any) -> RequestPlaces:

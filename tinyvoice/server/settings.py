@@ -153,7 +153,8 @@ class ServerSettings(BaseSettings):
     ping_timeout_seconds: float = Field(default=20.0, gt=0, le=3_600)
     """A WebSocket client that answers no ping for so long is disconnected."""
     drain_seconds: float = Field(default=30.0, ge=0, le=3_600)
-    """How long sessions may finish their turns when the server is told to stop."""
+    """How long sessions may finish their turns, and requests be answered, when the server is told
+    to stop."""
     client_secret_seconds: int = Field(default=600, ge=10, le=7_200)
     """How long an ephemeral key holds where the request does not say."""
     client_secret_bytes: int = Field(default=7_000, ge=1_000, le=60_000)
