@@ -26,6 +26,7 @@ from tests.engine.hearing import (
 )
 from tinyvoice.benchmark.speech import Clip
 from tinyvoice.engine import (
+    Cleared,
     EngineClosedError,
     EngineError,
     EngineFullError,
@@ -307,6 +308,29 @@ class TestCommands:
         (final,) = finals(events)
         assert final.utterance == 1
         assert final.start >= len(clips[0].samples) / SECOND
+        kinds = [type(event) for event in events if not isinstance(event, Partial)]
+        assert kinds == [SpeechStarted, Cleared, SpeechStarted, SpeechEnded, Final]
+        (cleared,) = (event for event in events if isinstance(event, Cleared))
+        assert cleared.utterance == 0
+        assert cleared.at == pytest.approx(0.3 + len(clips[0].samples) / SECOND)
+
+    async def test_clear_in_silence_has_nothing_to_tell(self, model: ASRModel) -> None:
+        async with StreamingEngine(model) as engine, engine.stream() as stream:
+            await stream.feed(bytes(SECOND))
+            await stream.clear()
+            await stream.close()
+            assert [event async for event in stream] == []
+
+    async def test_clear_with_manual_endpointing_is_told(
+        self, model: ASRModel, clips: list[Clip]
+    ) -> None:
+        """There has been no `SpeechStarted`, but partials may have come."""
+        async with StreamingEngine(model) as engine:
+            async with engine.stream(endpointing="manual", partials=False) as stream:
+                await stream.feed(pcm16(clips[0].samples))
+                await stream.clear()
+                assert await stream.commit() is None
+            assert [type(event) async for event in stream] == [Cleared]
 
     async def test_flush_brings_everything_fed_before(
         self, model: ASRModel, clips: list[Clip]

@@ -21,6 +21,7 @@ from rich.live import Live
 from rich.text import Text
 
 from tinyvoice.engine.events import (
+    Cleared,
     EndOfTurnLikely,
     Event,
     Failed,
@@ -47,6 +48,7 @@ EVENT_NAMES: dict[type, str] = {
     SpeechEnded: "speech_ended",
     Final: "final",
     UtteranceFailed: "utterance_failed",
+    Cleared: "cleared",
     Failed: "failed",
 }
 """What the key ``type`` of a line says."""

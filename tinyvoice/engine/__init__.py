@@ -13,6 +13,7 @@ from tinyvoice.engine.errors import (
     UtteranceFailedError,
 )
 from tinyvoice.engine.events import (
+    Cleared,
     EndOfTurnLikely,
     Event,
     Failed,
@@ -28,6 +29,7 @@ from tinyvoice.engine.settings import EngineSettings, StreamSettings
 from tinyvoice.engine.stream import Stream
 
 __all__ = [
+    "Cleared",
     "EndOfTurnLikely",
     "EngineClosedError",
     "EngineError",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 
-from tinyvoice.engine.events import Event, Final, Partial, SpeechStarted, UtteranceFailed
+from tinyvoice.engine.events import Cleared, Event, Final, Partial, SpeechStarted, UtteranceFailed
 from tinyvoice.engine.observer import SafeObserver
 
 REMEMBERED_PACKETS = 4_096
@@ -36,7 +36,7 @@ class Delays:
             self._tell_first(event, now)
         if isinstance(event, Final):
             self._observer.time_to_final(now - self._came_in(event.at, now))
-        if isinstance(event, Final | UtteranceFailed):
+        if isinstance(event, Final | UtteranceFailed | Cleared):
             self._forget(event.utterance)
 
     def _tell_first(self, event: Partial | Final, now: float) -> None:

@@ -5,10 +5,11 @@ Every time is in seconds on the stream's audio clock: samples received, divided 
 event was decided, so that `at` minus a time in the audio is how late the news is on that clock.
 
 An utterance gives, in this order: `SpeechStarted`, any number of `Partial`, `SpeechEnded`, and one
-`Final`, or in its place `UtteranceFailed`. Speech that goes on beyond the longest utterance is cut
-into several: those before the last have a `Final` with ``continues`` set, and neither `SpeechEnded`
-nor another `SpeechStarted` stands between them. With manual endpointing there are only partials and
-what ends an utterance. Utterances end in the order of their numbers.
+`Final`, or in its place `UtteranceFailed`. One that the stream's owner clears gives `Cleared` in
+the place of both. Speech that goes on beyond the longest utterance is cut into several: those
+before the last have a `Final` with ``continues`` set, and neither `SpeechEnded` nor another
+`SpeechStarted` stands between them. With manual endpointing there are only partials and what ends
+an utterance. Utterances end in the order of their numbers.
 """
 
 from __future__ import annotations
@@ -120,6 +121,17 @@ class UtteranceFailed:
 
 
 @dataclass(frozen=True)
+class Cleared:
+    """The utterance that was going on has been forgotten, as the stream's owner asked for.
+
+    It comes in the place of `SpeechEnded` and `Final`.
+    """
+
+    utterance: int
+    at: float
+
+
+@dataclass(frozen=True)
 class Failed:
     """The stream cannot go on; it is closed, and this is its last event."""
 
@@ -127,4 +139,13 @@ class Failed:
     at: float
 
 
-Event = SpeechStarted | Partial | EndOfTurnLikely | SpeechEnded | Final | UtteranceFailed | Failed
+Event = (
+    SpeechStarted
+    | Partial
+    | EndOfTurnLikely
+    | SpeechEnded
+    | Final
+    | UtteranceFailed
+    | Cleared
+    | Failed
+)

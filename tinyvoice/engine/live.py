@@ -18,6 +18,7 @@ import numpy as np
 
 from tinyvoice.audio.files import SAMPLE_RATE
 from tinyvoice.engine.events import (
+    Cleared,
     EndOfTurnLikely,
     Event,
     Final,
@@ -305,6 +306,8 @@ class LiveStream:
             self.replies.append((command, self.detector.utterance))
         elif command.kind == "clear":
             self._hear_rest()
+            if self.detector.active:
+                self.events.append(Cleared(self.detector.utterance, self.at))
             self.detector.clear()
             self.final_pass = None
             self.replies.append((command, None))

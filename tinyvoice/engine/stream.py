@@ -208,7 +208,10 @@ class Stream:
         return number
 
     async def clear(self) -> None:
-        """Forget the utterance that is going on; there is no final for it."""
+        """Forget the utterance that is going on, if there is one, and all audio before now.
+
+        Its last event is `Cleared`; there is no final for it.
+        """
         await self._ask("clear")
 
     async def flush(self) -> None:
