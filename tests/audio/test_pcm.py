@@ -45,13 +45,15 @@ def test_the_cut_into_packets_makes_no_difference(
         content = random.uniform(-1, 1, 1200).astype("<f4").tobytes()
     else:
         content = random.integers(0, 256, 4000).astype(np.uint8).tobytes()
-    whole = heard(PCMStream(rate, channels, encoding), [content])
+    stream = PCMStream(rate, channels, encoding)
+    whole = heard(stream, [content])
     for longest in (5, 100, 2500):
         cut = heard(PCMStream(rate, channels, encoding), pieces(content, random, longest))
         np.testing.assert_array_equal(cut, whole)
     assert whole.dtype == np.float32
     width = {"pcm16": 2, "float32": 4}.get(encoding, 1)
-    assert abs(len(whole) - len(content) / width / channels * 16000 / rate) <= 1
+    spoken = len(whole) - stream.delay_samples
+    assert abs(spoken - len(content) / width / channels * 16000 / rate) <= 1
 
 
 def test_at_16_khz_samples_pass_bit_for_bit(random: Random) -> None:
@@ -79,11 +81,45 @@ def test_bytes_bytearrays_views_and_arrays_are_the_same_sound(random: Random) ->
         np.testing.assert_array_equal(stream.decode(packet), expected)
 
 
-def test_other_rates_are_resampled_like_a_file(random: Random) -> None:
+@pytest.mark.parametrize(("rate", "late"), [(8000, 48), (24000, 24), (48000, 24)])
+def test_other_rates_are_resampled_like_a_file_and_a_little_late(
+    rate: int, late: int, random: Random
+) -> None:
     samples = noise(random, 9000)
-    result = heard(PCMStream(48000), pieces(samples.tobytes(), random, 700))
+    stream = PCMStream(rate)
+    result = heard(stream, pieces(samples.tobytes(), random, 700))
     scaled = samples.astype(np.float32) / np.float32(32768)
-    np.testing.assert_array_equal(result, resample(scaled, 48000, 16000))
+    assert stream.delay_samples == late
+    np.testing.assert_allclose(result[late:], resample(scaled, rate, 16000), atol=1e-6)
+
+
+@pytest.mark.parametrize("rate", [8000, 24000, 44100, 48000])
+def test_nobody_waits_for_the_filter(rate: int, random: Random) -> None:
+    """A packet of 20 ms gives 20 ms, so that what it decides is decided with it."""
+    stream = PCMStream(rate)
+    packets = [noise(random, rate // 50) for _ in range(20)]
+    assert [len(stream.decode(packet)) for packet in packets] == [320] * 20
+
+
+@pytest.mark.parametrize("rates", [(24000, 16000, 24000), (8000, 24000, 8000), (24000, 8000)])
+def test_a_change_of_format_neither_loses_sound_nor_moves_it_again(
+    rates: tuple[int, ...], random: Random
+) -> None:
+    heard_so_far: list[np.ndarray] = []
+    spoken: list[np.ndarray] = []
+    stream = None
+    for rate in rates * 5:
+        samples = noise(random, rate // 10)
+        spoken.append(resample(samples.astype(np.float32) / np.float32(32768), rate, 16000))
+        stream = PCMStream(rate, after=stream)
+        heard_so_far.append(heard(stream, pieces(samples.tobytes(), random, 700)))
+    assert stream is not None
+    late = stream.delay_samples
+    assert late == max(24 * 16000 // min(rate, 16000) for rate in rates)
+    result = np.concatenate(heard_so_far)
+    if rates[0] == min(rates):  # the latest comes first, and the others follow it
+        np.testing.assert_allclose(result[late:], np.concatenate(spoken), atol=1e-6)
+    assert len(result) == late + sum(map(len, spoken))
 
 
 def test_two_channels_are_averaged(random: Random) -> None:

@@ -55,6 +55,16 @@ def test_every_sample_that_is_due_is_given(source: int, target: int) -> None:
     assert resampler.delay_s <= 0.003
 
 
+@pytest.mark.parametrize(("source", "target"), [(24_000, 16_000), (8_000, 16_000)])
+def test_the_silence_before_the_sound_can_be_left_out(source: int, target: int) -> None:
+    signal = np.random.default_rng(1).standard_normal(source // 10).astype(np.float32)
+    whole = PolyphaseResampler(source, target).process(signal)
+    late = round(PolyphaseResampler(source, target).delay_s * target)
+    for leave_out, left in ((0, 0), (5, 5), (late, late), (1_000, late), (None, late)):
+        given = PolyphaseResampler(source, target, leave_out=leave_out).process(signal)
+        np.testing.assert_allclose(given, whole[left:], atol=1e-6)
+
+
 def test_equal_rates_pass_through() -> None:
     signal = tone(16_000, 440)
     assert PolyphaseResampler(16_000, 16_000).process(signal) is signal

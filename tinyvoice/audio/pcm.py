@@ -56,12 +56,19 @@ class PCMStream:
         sample_rate: whole number of Hz between 8,000 and 192,000.
         channels: 1, or 2 which are averaged.
         encoding: how the bytes of packets hold samples (`Encoding`); the channels alternate.
+        after: the finished stream of the same source whose place this one takes.
 
     Raises:
         AudioFormatError: something else was given.
     """
 
-    def __init__(self, sample_rate: int, channels: int = 1, encoding: str = "pcm16") -> None:
+    def __init__(
+        self,
+        sample_rate: int,
+        channels: int = 1,
+        encoding: str = "pcm16",
+        after: PCMStream | None = None,
+    ) -> None:
         self.sample_rate = _check_rate(sample_rate)
         if isinstance(channels, bool) or channels not in (1, 2):
             raise AudioFormatError(
@@ -77,8 +84,14 @@ class PCMStream:
         self.encoding = encoding
         self._frame_bytes = _SAMPLE_BYTES[encoding] * self.channels
         self._carried = b""
-        self._resampler = Resampler(self.sample_rate, SAMPLE_RATE)
+        ahead = 0 if after is None else after.delay_samples
+        self._resampler = Resampler(self.sample_rate, SAMPLE_RATE, ahead)
         self._begun = self._finished = False
+
+    @property
+    def delay_samples(self) -> int:
+        """How much later than it was spoken sound comes out, in samples at 16 kHz."""
+        return self._resampler.delay_samples
 
     def decode(self, packet: bytes | bytearray | memoryview | NDArray[Any]) -> NDArray[np.float32]:
         """Take the next packet; return the samples that are ready, ``(n,)`` at 16 kHz, n ≥ 0.
@@ -86,7 +99,8 @@ class PCMStream:
         Bytes may end anywhere: what is left of a sample, or of a pair of channels, waits for the
         next packet. An array, ``(samples,)`` or ``(samples, channels)``, holds whole samples as
         int16 or floats in [-1, 1] (or, in a G.711 stream, uint8 codes), whatever the encoding of
-        bytes. At another rate than 16 kHz the filter holds some milliseconds back.
+        bytes. At another rate than 16 kHz sound is a millisecond or three late, but all samples
+        that are due are there: nobody waits for the filter.
 
         Raises:
             AudioPacketError: the packet is empty, not sound, or comes after :meth:`finish`. All of

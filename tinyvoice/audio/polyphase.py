@@ -32,16 +32,22 @@ _FEW_PHASES = 8
 class PolyphaseResampler:
     """Converts one mono stream; create one per stream and feed it in order.
 
-    Equal rates pass the samples through untouched. With ``aligned``, what the filter would put
-    before the first sample is left out: output stands where its input stood, and the end of a
-    signal comes out when `delay_s` of silence has been fed behind it.
+    Equal rates pass the samples through untouched. The sound comes out `delay_s` late, with silence
+    before it, so that the samples that are due are always there.
+
+    Args:
+        source_rate: in Hz, of what goes in.
+        target_rate: in Hz, of what comes out.
+        leave_out: how many samples of that silence are not given; with ``None`` all of them: output
+            stands where its input stood, and the end of a signal comes out when `delay_s` of
+            silence has been fed behind it.
 
     Raises:
         AudioError: a rate is no whole number between 1 kHz and 1 MHz, or the two have too large a
             common multiple.
     """
 
-    def __init__(self, source_rate: int, target_rate: int, *, aligned: bool = False) -> None:
+    def __init__(self, source_rate: int, target_rate: int, *, leave_out: int | None = 0) -> None:
         self.source_rate = check_rate(source_rate)
         self.target_rate = check_rate(target_rate)
         common = math.gcd(self.source_rate, self.target_rate)
@@ -55,7 +61,8 @@ class PolyphaseResampler:
         taps = self._filter.shape[1]
         self._history = np.zeros(taps - 1, dtype=np.float32)
         # Place of the next output on the common clock, from the next input on.
-        self._begin = _CROSSINGS * max(self._up, self._down) if aligned else 0
+        silence = _CROSSINGS * max(self._up, self._down)
+        self._begin = silence if leave_out is None else min(leave_out * self._down, silence)
 
     @property
     def delay_s(self) -> float:

@@ -28,28 +28,46 @@ class Resampler:
     """Converts one mono stream; create one per stream and feed it in order.
 
     Equal rates pass the samples through untouched.
+
+    Args:
+        source_rate: in Hz, of what goes in.
+        target_rate: in Hz, of what comes out.
+        ahead: None for a recording, whose sound stays where it is. For live sound, which must not
+            wait for its filter, how many samples of the target rate came out so far beyond those
+            that were due (0 at the beginning): whatever is due is given at once, and the sound is
+            late by `delay_samples`, or by ``ahead`` where that is more.
     """
 
-    def __init__(self, source_rate: int, target_rate: int) -> None:
+    def __init__(self, source_rate: int, target_rate: int, ahead: int | None = None) -> None:
         self.source_rate = check_rate(source_rate)
         self.target_rate = check_rate(target_rate)
         self._live: PolyphaseResampler | None = None
         self._blocks: soxr.ResampleStream | None = None
         self._taken = self._given = 0
+        self._late = ahead or 0
         if self.source_rate == self.target_rate:
             return
         if convertible(self.source_rate, self.target_rate):
-            self._live = PolyphaseResampler(self.source_rate, self.target_rate, aligned=True)
+            self._live = PolyphaseResampler(self.source_rate, self.target_rate, leave_out=ahead)
+            if ahead is not None:
+                self._late = max(ahead, math.ceil(self._live.delay_s * self.target_rate))
+                self._given = ahead
         else:
             self._blocks = soxr.ResampleStream(
                 self.source_rate, self.target_rate, num_channels=1, dtype="float32", quality="HQ"
             )
 
+    @property
+    def delay_samples(self) -> int:
+        """How much later the sound comes out than it went in, in samples of the target rate."""
+        return self._late
+
     def process(self, samples: NDArray[np.float32], last: bool = False) -> NDArray[np.float32]:
         """Take the next samples ``(n,)``, return those that are ready ``(m,)``, m ≥ 0.
 
-        The filter keeps a millisecond or three back (soxr's some tens); ``last=True`` flushes them
-        and ends the stream.
+        Where the sound stays where it is, the filter keeps a millisecond or three back (soxr's some
+        tens, live sound too); ``last=True`` flushes them, or those by which the sound is late, and
+        ends the stream.
         """
         samples = np.ascontiguousarray(samples, dtype=np.float32)
         if self._blocks is not None:
@@ -61,7 +79,7 @@ class Resampler:
         if last:
             behind = math.ceil(self._live.delay_s * self.source_rate) + 1
             tail = self._live.process(np.zeros(behind, dtype=np.float32))
-            due = -(-self._taken * self.target_rate // self.source_rate)
+            due = -(-self._taken * self.target_rate // self.source_rate) + self._late
             tail = tail[: max(due - self._given - len(ready), 0)]
             ready = np.concatenate([ready, tail])
         self._given += len(ready)

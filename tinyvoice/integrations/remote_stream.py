@@ -213,7 +213,7 @@ class RemoteStream:
         Raises:
             AudioError: there is no such format; everything is as it was.
         """
-        new = PCMStream(sample_rate, channels=channels, encoding=encoding)
+        new = PCMStream(sample_rate, channels=channels, encoding=encoding, after=self._decoder)
         self._feed(self._decoder.finish())
         self._decoder = new
 
