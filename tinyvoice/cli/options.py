@@ -42,3 +42,13 @@ ModelPrecision = Annotated[
     Precision, typer.Option("--dtype", help="What to compute in; auto suits the device.")
 ]
 """What the model computes in; ``Precision.AUTO`` unless said."""
+
+LoadInt8 = Annotated[
+    bool,
+    typer.Option(
+        "--int8",
+        help="Round weights to 8-bit integers while loading: faster on a CPU, and once loaded "
+        "smaller everywhere.",
+    ),
+]
+"""Whether the encoder and the language model compute with 8-bit weights."""

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Protocol
 import typer
 
 from tinyvoice.cli.app import debugging, print_error
-from tinyvoice.cli.options import Device, ModelName, ModelPrecision, Precision
+from tinyvoice.cli.options import Device, LoadInt8, ModelName, ModelPrecision, Precision
 from tinyvoice.cli.progress import Activity, hidden
 from tinyvoice.errors import AudioError, TinyvoiceError
 
@@ -120,9 +120,7 @@ def transcribe(
         Device, typer.Option("--device", help="Where to compute; auto takes the fastest.")
     ] = Device.AUTO,
     dtype: ModelPrecision = Precision.AUTO,
-    int8: Annotated[
-        bool, typer.Option("--int8", help="Load weights as 8-bit integers: smaller, CPU only.")
-    ] = False,
+    int8: LoadInt8 = False,
     segment: Annotated[
         Segmentation,
         typer.Option(

@@ -7,6 +7,7 @@ import json
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -15,6 +16,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from tinyvoice.cli.options import LoadInt8, ModelPrecision, Precision
 from tinyvoice.errors import ConfigurationError
 from training.evaluation.edge_sets import EDGE_SETS
 from training.evaluation.evaluate import ModelTranscriber, Result, evaluate
@@ -48,6 +50,13 @@ class Encoder(StrEnum):
     AUTO = "auto"
     BLOCK = "block"
     WINDOW = "window"
+
+
+class OnError(StrEnum):
+    """What a broken line does."""
+
+    RAISE = "raise"
+    SKIP = "skip"
 
 
 class Endpointing(StrEnum):
@@ -98,6 +107,15 @@ def evaluate_command(
         typer.Option(envvar=DATA_VARIABLE, help="Folder with the data of the built-in sets."),
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+    dtype: ModelPrecision = Precision.AUTO,
+    int8: LoadInt8 = False,
+    on_error: Annotated[
+        OnError,
+        typer.Option(
+            help="What a broken line of a manifest or of transcripts.tsv does: raise stops, skip "
+            "leaves it out and counts it."
+        ),
+    ] = OnError.RAISE,
     batch_size: Annotated[int, typer.Option(min=1, help="Clips transcribed at once.")] = 16,
     seed: Annotated[int, typer.Option(help="Draws utterances, voices and sounds.")] = 0,
     split: Annotated[str, typer.Option(help="Split of a Hub data set.")] = "test",
@@ -136,18 +154,33 @@ def evaluate_command(
     """Transcribe test sets with a model and print how well it did."""
     names = [*BUILT_IN, SPEED] if "all" in data_sets else data_sets
     request = Request(
-        data_dir, count, seed, split, configuration, audio_column, text_column, seconds
+        data_dir,
+        count,
+        seed,
+        split,
+        configuration,
+        audio_column,
+        text_column,
+        seconds,
+        on_error.value,
     )
     console, notes = Console(), Console(stderr=True)
     measured = 0
     loaded, plan = None, None
     if stream:
-        loaded = _load(model, device)
+        loaded = _load(model, device, dtype, int8)
         plan = _plan(streams, encoder, endpointing, seed, batch_size)
     for name in names:
         if name == SPEED:
             if stream:
                 notes.print(f"[yellow]skipped {name}:[/yellow] tinyvoice bench measures it")
+                continue
+            if int8 or dtype is not Precision.AUTO:
+                notes.print(
+                    f"[yellow]skipped {name}:[/yellow] it measures the model as it is loaded "
+                    "without --int8 and --dtype",
+                    soft_wrap=True,
+                )
                 continue
             _measure_speed(model, console, output, as_json)
             measured += 1
@@ -158,15 +191,15 @@ def evaluate_command(
             notes.print(f"[yellow]skipped {name}:[/yellow] {error}", soft_wrap=True)
             continue
         if loaded is not None and plan is not None:
-            _stream(test_set, model, loaded, plan, console, output, as_json)
-            measured += 1
+            measured += _stream(test_set, model, loaded, plan, console, output, as_json)
             continue
         timed = test_set.name == "word-times"
-        transcriber = ModelTranscriber(model, device, batch_size, word_timestamps=timed)
+        transcriber = ModelTranscriber(model, device, batch_size, timed, dtype.value, int8)
         results = _with_progress(test_set, transcriber, workers, notes)
         summary = summarise(test_set.name, test_set.title, model, results)
+        summary = replace(summary, skipped=[*test_set.broken, *summary.skipped])
         _show(summary, results, console, output, as_json)
-        measured += 1
+        measured += summary.all.utterances
     if not measured:
         raise typer.Exit(1)
 
@@ -182,7 +215,10 @@ def _with_progress(
 def _progress(test_set: TestSet, console: Console) -> Iterator[Callable[[int], None]]:
     """A bar of the test set's examples, on a terminal; gives what moves it on."""
     if not test_set.examples:
-        raise ConfigurationError(f"The test set {test_set.name} holds no utterance.", key="dataset")
+        left_out = f" ({len(test_set.broken)} broken lines left out)" if test_set.broken else ""
+        raise ConfigurationError(
+            f"The test set {test_set.name} holds no utterance{left_out}.", key="dataset"
+        )
     columns = (
         TextColumn(test_set.name),
         BarColumn(),
@@ -204,10 +240,12 @@ def _plan(
     return StreamingPlan(streams, encoder.value, endpointing.value, seed, batch_size)
 
 
-def _load(model: str, device: str) -> ASRModel:
+def _load(model: str, device: str, dtype: Precision, int8: bool) -> ASRModel:
     from tinyvoice.model.modeling import ASRModel
 
-    loaded: ASRModel = ASRModel.from_pretrained(model, device=device)
+    loaded: ASRModel = ASRModel.from_pretrained(
+        model, device=device, dtype=dtype.value, load_in_8bit=int8
+    )
     return loaded
 
 
@@ -219,8 +257,8 @@ def _stream(
     console: Console,
     output: Path | None,
     as_json: bool,
-) -> None:
-    """Play a test set into the engine and show how well it went."""
+) -> int:
+    """Play a test set into the engine, show how well it went, and return how many it measured."""
     from training.evaluation.streaming import evaluate_streamed
 
     with _progress(test_set, Console(stderr=True)) as advance:
@@ -228,14 +266,16 @@ def _stream(
             evaluate_streamed(test_set.examples, loaded, plan, progress=advance)
         )
     summary = summarise_streamed(test_set.name, test_set.title, model, plan, evaluation)
+    summary = replace(summary, skipped=[*test_set.broken, *summary.skipped])
     if output is not None:
         path = write_streamed(output, summary, evaluation.results)
     if as_json:
         print(json.dumps(streamed_json(summary), ensure_ascii=False), flush=True)
-        return
+        return summary.utterances
     print_streamed(console, summary)
     if output is not None:
         console.print(f"[dim]utterances in {os.fspath(path)}[/dim]", soft_wrap=True)
+    return summary.utterances
 
 
 def _show(

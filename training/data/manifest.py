@@ -34,10 +34,10 @@ SAMPLE_RATE = 16_000
 
 OnError = Literal["raise", "skip"]
 ADVICE: dict[OnError, str] = {
-    "raise": "correct the line or set data.on_error=skip",
+    "raise": "correct the line or {skip_with}",
     "skip": "the line is left out until it is corrected",
 }
-"""What the error of a broken line tells to do."""
+"""What the error of a broken line tells to do; ``skip_with`` is how that is said to the program."""
 
 WordTimes = tuple[tuple[str, float, float], ...]
 """Words in order: text, start and end in seconds from the start of the utterance."""
@@ -79,9 +79,15 @@ class Manifest:
 
 
 def read_manifest(
-    path: str | Path, *, on_error: OnError = "raise", phonemes: bool = False
+    path: str | Path,
+    *,
+    on_error: OnError = "raise",
+    phonemes: bool = False,
+    skip_with: str = "set data.on_error=skip",
 ) -> Manifest:
     """Read a manifest; ``phonemes=False`` leaves phonemes out, which saves much of the memory.
+
+    ``skip_with`` is what errors tell the user to do in order to leave broken lines out.
 
     Audio is not opened here: a file that is missing shows when it is read.
 
@@ -93,7 +99,7 @@ def read_manifest(
     path = Path(path)
     utterances: list[Utterance] = []
     errors: list[ManifestError] = []
-    advice = ADVICE[on_error]
+    advice = ADVICE[on_error].format(skip_with=skip_with)
     try:
         with path.open("rb") as file:
             for number, line in enumerate(file, start=1):

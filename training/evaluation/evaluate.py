@@ -62,12 +62,16 @@ class ModelTranscriber:
     device: str = "auto"
     batch_size: int = 16
     word_timestamps: bool = False
+    dtype: str = "auto"
+    load_in_8bit: bool = False
 
     def load(self) -> Transcriber:
         """Load the model and return a function of clips."""
         from tinyvoice.model.modeling import ASRModel
 
-        model: Any = ASRModel.from_pretrained(self.model, device=self.device)
+        model: Any = ASRModel.from_pretrained(
+            self.model, device=self.device, dtype=self.dtype, load_in_8bit=self.load_in_8bit
+        )
 
         def transcribe(clips: Sequence[Samples], /) -> Sequence[Transcript]:
             transcripts: Sequence[Transcript] = model.transcribe(

@@ -22,6 +22,9 @@ from training.evaluation.evaluate import Result
 from training.evaluation.wer import WordErrors, bootstrap_interval, total_errors
 from training.evaluation.word_times import MatchedWord, TimeErrors, time_errors
 
+SHOWN_REASONS = 5
+"""Of what could not be measured; the files have them all."""
+
 
 @dataclass(frozen=True)
 class Figures:
@@ -190,10 +193,12 @@ def print_summary(console: Console, summary: Summary) -> None:
         console.print(_non_speech_table(summary))
     if summary.word_times is not None:
         console.print(_word_time_table(summary.word_times))
-    for reason in summary.skipped[:5]:
-        console.print(f"[yellow]not measured:[/yellow] {reason}", soft_wrap=True)
-    if len(summary.skipped) > 5:
-        console.print(f"[yellow]and {len(summary.skipped) - 5} more[/yellow]")
+    if summary.skipped:
+        console.print(f"[yellow]{len(summary.skipped)} not measured:[/yellow]")
+    for reason in summary.skipped[:SHOWN_REASONS]:
+        console.print(f"  {reason}", soft_wrap=True, markup=False)
+    if len(summary.skipped) > SHOWN_REASONS:
+        console.print(f"  [yellow]and {len(summary.skipped) - SHOWN_REASONS} more[/yellow]")
 
 
 def _error_table(summary: Summary) -> Table:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import random
 import tarfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -23,11 +23,13 @@ from numpy.typing import NDArray
 
 from tinyvoice.audio.files import SAMPLE_RATE, load_audio
 from tinyvoice.errors import ConfigurationError, ManifestError, MissingExtraError, TinyvoiceError
+from training.data.manifest import ADVICE, OnError, read_manifest, read_samples
 
 Samples = NDArray[np.float32]
 WordTimes = tuple[tuple[str, float, float], ...]
 
 DATA_VARIABLE = "TINYVOICE_DATA"
+SKIP_WITH = "add --on-error skip"
 
 FSDD_HELD_OUT_SPEAKERS = ("theo", "yweweler")
 DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
@@ -71,6 +73,8 @@ class TestSet:
     name: str
     title: str
     examples: list[Example]
+    broken: list[str] = field(default_factory=list)
+    """What is wrong with each line that was left out of it, one sentence for each."""
 
 
 # Sources -------------------------------------------------------------------------------------
@@ -112,8 +116,6 @@ class ManifestLine:
 
     def load(self) -> tuple[Samples, WordTimes | None]:
         """Read the utterance's part of its file."""
-        from training.data.manifest import read_samples
-
         return read_samples(self.utterance), self.utterance.words
 
 
@@ -220,6 +222,8 @@ class Request:
     text_column: str | None = None
     seconds: float = NON_SPEECH_SECONDS
     """How much of each kind of sound without speech."""
+    on_error: OnError = "raise"
+    """``skip`` leaves broken lines of manifests and tables out, and names them in the set."""
 
 
 def clinc_known(request: Request) -> TestSet:
@@ -315,9 +319,7 @@ def no_speech(request: Request) -> TestSet:
 def ljspeech(request: Request) -> TestSet:
     """Recordings of a human reader: the folder ``ljspeech`` of the data."""
     folder = _data_file(request, "ljspeech")
-    return TestSet(
-        "ljspeech", "LJ Speech, a human reader", draw_examples(_transcribed_folder(folder), request)
-    )
+    return _transcribed_folder(folder, "ljspeech", "LJ Speech, a human reader", request)
 
 
 BUILT_IN: dict[str, Callable[[Request], TestSet]] = {
@@ -347,9 +349,9 @@ def load_test_set(name: str, request: Request) -> TestSet:
         return EDGE_SETS[name](request)
     path = Path(name)
     if path.suffix == ".jsonl":
-        return TestSet(path.stem, str(path), draw_examples(_manifest(path), request))
+        return _manifest(path, request)
     if (path / "transcripts.tsv").is_file():
-        return TestSet(path.name, str(path), draw_examples(_transcribed_folder(path), request))
+        return _transcribed_folder(path, path.name, str(path), request)
     if path.is_dir() or name.count("/") == 1:
         return _hub_data_set(name, request)
     known = ", ".join([*BUILT_IN, *EDGE_SETS])
@@ -380,36 +382,43 @@ def draw_examples(examples: list[Example], request: Request) -> list[Example]:
     return [examples[index] for index in sorted(chosen)]
 
 
-def _manifest(path: Path) -> list[Example]:
-    from training.data.manifest import read_manifest
-
-    return [
+def _manifest(path: Path, request: Request) -> TestSet:
+    manifest = read_manifest(path, on_error=request.on_error, skip_with=SKIP_WITH)
+    examples = [
         Example(f"{path.stem}-{index:05d}", line.text, line.voice or "", ManifestLine(line))
-        for index, line in enumerate(read_manifest(path).utterances)
+        for index, line in enumerate(manifest.utterances)
     ]
+    broken = [str(error) for error in manifest.errors]
+    return TestSet(path.stem, str(path), draw_examples(examples, request), broken)
 
 
-def _transcribed_folder(folder: Path) -> list[Example]:
+def _transcribed_folder(folder: Path, set_name: str, title: str, request: Request) -> TestSet:
     """Read ``transcripts.tsv``: name of a file (``.wav`` may be left out), tab, transcript."""
     table = folder / "transcripts.tsv"
     if not table.is_file():
         raise MissingDataError(f"{folder} has no transcripts.tsv (file name, tab, transcript).")
     examples = []
+    broken = []
     for number, line in enumerate(table.read_text(encoding="utf-8").splitlines(), start=1):
         if not line.strip():
             continue
         name, tab, text = line.partition("\t")
         if not tab:
-            raise ManifestError(
-                f"{table}:{number}: no tab between file name and transcript; correct the line.",
+            advice = ADVICE[request.on_error].format(skip_with=SKIP_WITH)
+            error = ManifestError(
+                f"{table}:{number}: no tab between file name and transcript; {advice}.",
                 path=str(table),
                 line=number,
             )
+            if request.on_error == "raise":
+                raise error
+            broken.append(str(error))
+            continue
         file = folder / name
         if not file.is_file():
             file = folder / f"{name}.wav"
         examples.append(Example(Path(name).stem, text.strip(), "", AudioFile(file)))
-    return examples
+    return TestSet(set_name, title, draw_examples(examples, request), broken)
 
 
 def _hub_data_set(name: str, request: Request) -> TestSet:

@@ -9,8 +9,11 @@ from typer.testing import CliRunner
 
 from tests.miniature import clip, random_model
 from tinyvoice.benchmark.speech import BUNDLED, MANIFEST
+from tinyvoice.errors import ManifestError
+from tinyvoice.model.modeling import ASRModel
 from training.cli.analysis import app as analyse
 from training.cli.eval import app
+from training.evaluation.evaluate import ModelTranscriber
 from training.evaluation.streamed_report import BEGIN, END
 
 runner = CliRunner()
@@ -128,3 +131,59 @@ class TestStreamed:
     @pytest.mark.parametrize("option", [["--encoder", "abacus"], ["--streams", "0"]])
     def test_options_out_of_range_are_refused(self, option: list[str]) -> None:
         assert runner.invoke(app, ["-d", "no-speech", "--stream", *option]).exit_code == 2
+
+
+@pytest.mark.parametrize("played", [(), ("--stream",)])
+def test_broken_lines_stop_the_program_or_are_counted(
+    model: str, recordings: Path, tmp_path: Path, played: tuple[str, ...]
+) -> None:
+    manifest = tmp_path / "some.jsonl"
+    line = {"audio_filepath": str(recordings / "0.wav"), "duration": 0.5, "text": "on"}
+    manifest.write_text(json.dumps(line) + "\nbroken\n")
+    arguments = ["-m", model, "-d", str(manifest), "--json", *played]
+    stopped = runner.invoke(app, arguments)
+    assert isinstance(stopped.exception, ManifestError)
+    assert "some.jsonl:2: not a line of JSON" in str(stopped.exception)
+    assert "add --on-error skip" in str(stopped.exception)
+    result = runner.invoke(app, [*arguments, "--on-error", "skip"])
+    assert result.exit_code == 0, result.output
+    figures = json.loads(result.stdout)
+    assert figures["utterances"] == 1
+    assert len(figures["skipped"]) == 1
+    assert "some.jsonl:2" in figures["skipped"][0]
+
+
+def test_broken_lines_of_a_table_are_counted_in_the_summary(model: str, recordings: Path) -> None:
+    table = recordings / "transcripts.tsv"
+    table.write_text(table.read_text() + "\nno tab here\n")
+    with pytest.raises(ManifestError, match=r"transcripts\.tsv:4: no tab .* add --on-error skip"):
+        runner.invoke(app, ["-m", model, "-d", str(recordings)], catch_exceptions=False)
+    result = runner.invoke(app, ["-m", model, "-d", str(recordings), "--on-error", "skip"])
+    assert result.exit_code == 0, result.output
+    assert "1 not measured:" in result.stdout
+
+
+@pytest.mark.parametrize("played", [(), ("--stream",)])
+def test_a_set_of_which_nothing_could_be_measured_is_a_failure(
+    model: str, recordings: Path, played: tuple[str, ...]
+) -> None:
+    for file in recordings.glob("*.wav"):
+        file.write_text("no audio")
+    result = runner.invoke(app, ["-m", model, "-d", str(recordings), "--json", *played])
+    assert result.exit_code == 1
+    assert json.loads(result.stdout)["utterances"] == 0
+
+
+def test_the_model_is_loaded_as_asked(model: str, recordings: Path) -> None:
+    transcriber = ModelTranscriber(model, dtype="float32", load_in_8bit=True)
+    with pytest.MonkeyPatch.context() as patch:
+        asked: dict[str, object] = {}
+        patch.setattr(ASRModel, "from_pretrained", lambda name, **how: asked.update(how))
+        transcriber.load()
+    assert asked == {"device": "auto", "dtype": "float32", "load_in_8bit": True}
+    for options in (["--int8"], ["--dtype", "bfloat16"], ["--int8", "--stream"]):
+        result = runner.invoke(app, ["-m", model, "-d", str(recordings), "-n", "1", *options])
+        assert result.exit_code == 0, result.output
+    result = runner.invoke(app, ["-m", model, "-d", "speed", "--int8"])
+    assert result.exit_code == 1
+    assert "skipped speed" in result.stderr
