@@ -16,7 +16,7 @@ const $ = (id) => document.getElementById(id);
 const turns = new Turns();
 const shown = new Map(); // turn id → list item
 
-let wanted = false; // whether the person wants to be heard
+let wanted = null; // while the person wants to be heard: an object, another one after each Start
 let call = null;
 let microphone = null; // MediaStream
 let stopLevel = () => {};
@@ -29,62 +29,62 @@ let awake = null; // keeps a phone's screen on
 // --- connecting ---------------------------------------------------------------------------------
 
 async function start() {
-  wanted = true;
+  const own = (wanted = {});
   attempt = 0;
   tell(null);
   show("asking", "Waiting for the microphone");
   try {
-    if (!(await openChosenMicrophone())) return;
+    if (!(await openChosenMicrophone(own))) return;
     show("connecting", "Connecting…");
     stayAwake();
     await connect();
   } catch (error) {
-    giveUp(error);
+    if (own === wanted) giveUp(error);
   }
 }
 
 /** Open the microphone; false where the person has pressed Stop before allowing it. */
-async function openChosenMicrophone() {
+async function openChosenMicrophone(own) {
   const hindrance = obstacle();
   if (hindrance) throw new MicrophoneError(hindrance);
   const opened = await openMicrophone($("microphone").value, $("processing").checked);
-  if (!wanted || microphone) {
+  if (own !== wanted) {
     opened.getTracks().forEach((track) => track.stop());
     return false;
   }
   microphone = opened;
   const [track] = microphone.getAudioTracks();
   track.addEventListener("ended", () => {
-    if (wanted && microphone === opened) {
+    if (own === wanted) {
       giveUp(new MicrophoneError("The microphone was unplugged.", { choose: true }));
     }
   });
   stopLevel = watchLevel(microphone, showLevel);
   await listMicrophones();
+  if (own !== wanted) return false;
   hold(!$("push").checked);
-  return wanted;
+  return true;
 }
 
 async function connect() {
-  const own = new Call({ url: CALLS, key: $("key").value });
-  call = own;
+  call?.close(); // there is never more than one
+  const own = (call = new Call({ url: CALLS, key: $("key").value }));
   own.addEventListener("message", ({ detail }) => own === call && receive(detail));
-  own.addEventListener("voice", ({ detail }) => ($("speaker").srcObject = detail));
+  own.addEventListener("voice", ({ detail }) => own === call && ($("speaker").srcObject = detail));
   own.addEventListener("lost", () => own === call && reconnect("The connection was lost."));
   try {
     await own.open(microphone.getAudioTracks()[0], microphone);
   } catch (error) {
     own.close();
-    if (wanted && error instanceof CallError && error.retry) return reconnect(error.message);
+    if (own !== call) return; // it was hung up on
+    if (error instanceof CallError && error.retry) return reconnect(error.message);
     throw error;
   }
-  if (!wanted) own.close();
 }
 
 function reconnect(why) {
   call = null;
   leaveTurns();
-  if (!wanted) return;
   const delay = RETRY_MS[Math.min(attempt, RETRY_MS.length - 1)];
   attempt += 1;
   show("connecting", "Connecting again…");
@@ -102,7 +102,7 @@ function giveUp(error) {
 }
 
 function stop() {
-  wanted = false;
+  wanted = null;
   clearTimeout(retryTimer);
   call?.close();
   call = null;
@@ -526,7 +526,7 @@ $("turns").addEventListener("keydown", (event) => {
   neighbour(event.target, step).focus();
 });
 addEventListener("online", () => {
-  if (wanted && !call) {
+  if (wanted && microphone && !call) {
     clearTimeout(retryTimer);
     connect().catch(giveUp);
   }

@@ -8,6 +8,10 @@ const GATHERING_MS = 2000;
 const OPENING_MS = 15000;
 const GRACE_MS = 4000; // a network that changes is "disconnected" for a moment
 
+// The server, or a proxy before it, that cannot now and may be able to soon.
+const FULL = [429, 503];
+const AWAY = [500, 502, 504];
+
 /** A failure that is told to the person: `message` is a sentence for them. */
 export class CallError extends Error {
   constructor(message, { retry = false, wantsKey = false } = {}) {
@@ -24,6 +28,7 @@ export class Call extends EventTarget {
   #location = null;
   #grace = 0;
   #over = false;
+  #settle = () => {}; // what `open` waits for ends with the call
 
   constructor({ url, key = "" }) {
     super();
@@ -31,7 +36,7 @@ export class Call extends EventTarget {
     this.key = key;
   }
 
-  /** Connect with the microphone's track; resolves when events can be sent. */
+  /** Connect with the microphone's track; resolves when events can be sent, or the call is over. */
   async open(track, stream) {
     const peer = new RTCPeerConnection({ iceServers: [] });
     this.#peer = peer;
@@ -42,12 +47,16 @@ export class Call extends EventTarget {
     this.#channel = channel;
     channel.addEventListener("message", (event) => this.#tell("message", JSON.parse(event.data)));
     channel.addEventListener("close", () => this.#lose());
-    const opened = new Promise((resolve) => channel.addEventListener("open", resolve));
-    await peer.setLocalDescription(await peer.createOffer());
-    await gathered(peer);
-    const answer = await this.#offer(peer.localDescription.sdp);
+    const opened = new Promise((resolve) => {
+      this.#settle = resolve;
+      channel.addEventListener("open", resolve);
+    });
+    try {
+      await this.#negotiate(peer);
+    } catch (error) {
+      if (!this.#over) throw error; // a peer that was closed takes no more descriptions
+    }
     if (this.#over) return;
-    await peer.setRemoteDescription({ type: "answer", sdp: answer });
     await inTime(
       opened,
       OPENING_MS,
@@ -65,15 +74,10 @@ export class Call extends EventTarget {
     if (this.#over) return;
     this.#over = true;
     clearTimeout(this.#grace);
-    if (this.#location) {
-      fetch(`${this.#location}/hangup`, {
-        method: "POST",
-        headers: this.#headers(),
-        keepalive: true,
-      }).catch(() => {}); // the server notices by itself, too
-    }
+    this.#hangUp();
     this.#channel?.close();
     this.#peer?.close();
+    this.#settle();
   }
 
   /** Statistics of the connection, for the curious. */
@@ -83,6 +87,25 @@ export class Call extends EventTarget {
 
   #headers(more = {}) {
     return this.key ? { ...more, Authorization: `Bearer ${this.key}` } : more;
+  }
+
+  /** Have the server forget the call now; by itself it would take it some seconds to notice. */
+  #hangUp() {
+    if (!this.#location) return;
+    fetch(`${this.#location}/hangup`, {
+      method: "POST",
+      headers: this.#headers(),
+      keepalive: true,
+    }).catch(() => {});
+  }
+
+  async #negotiate(peer) {
+    await peer.setLocalDescription(await peer.createOffer());
+    await gathered(peer);
+    if (this.#over) return;
+    const answer = await this.#offer(peer.localDescription.sdp);
+    if (this.#over) return this.#hangUp(); // close() did not know where
+    await peer.setRemoteDescription({ type: "answer", sdp: answer });
   }
 
   async #offer(sdp) {
@@ -100,8 +123,11 @@ export class Call extends EventTarget {
       const wrong = this.key ? "The server does not know this key." : "This server wants a key.";
       throw new CallError(`${wrong} Enter it in the settings, then start again.`, { wantsKey: true });
     }
-    if (response.status === 503 || response.status === 429) {
+    if (FULL.includes(response.status)) {
       throw new CallError("The server is full at the moment.", { retry: true });
+    }
+    if (AWAY.includes(response.status)) {
+      throw new CallError(`The server cannot answer at the moment (${response.status}).`, { retry: true });
     }
     if (!response.ok) throw new CallError(await reason(response));
     this.#location = response.headers.get("Location");
@@ -118,7 +144,9 @@ export class Call extends EventTarget {
   #lose() {
     if (this.#over) return;
     this.#over = true;
+    clearTimeout(this.#grace);
     this.#peer.close();
+    this.#settle();
     this.#tell("lost");
   }
 
