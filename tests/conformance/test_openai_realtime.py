@@ -199,6 +199,33 @@ async def test_turns_are_the_same_at_every_feeding_speed(
         assert list(other["transcripts"].values()) == list(first["transcripts"].values())
 
 
+async def test_a_conversation_is_the_same_at_every_feeding_speed(
+    clients: Clients, recording: Recording, speech: Speech
+) -> None:
+    names = ("02", "04")
+    files = [recording(name) for name in names]
+    reports = [await run(clients, "conversation", *files, speed=s) for s in (1.0, 10.0, 0.0)]
+    outlines = [outline(report) for report in reports]
+    assert outlines[0] == outlines[1] == outlines[2]
+    for name, transcript, answer in zip(
+        names, reports[0]["transcripts"].values(), reports[0]["answers"], strict=True
+    ):
+        assert same_words(speech[name].text or "", transcript)
+        assert answer == ["completed", f"You said: {transcript}."]
+    assert all(report["errors"] == [] for report in reports)
+
+
+def outline(report: dict[str, Any]) -> dict[str, Any]:
+    """What does not depend on when it was said; how text and sound are cut into deltas does."""
+    return {
+        "events": [kind for kind in report["types"] if not kind.endswith(".delta")],
+        "marks": [(kind, at) for kind, at, _ in report["marks"]],
+        "transcripts": list(report["transcripts"].values()),
+        "answers": report["answers"],
+        "audio_seconds": report["audio_seconds"],
+    }
+
+
 @pytest.mark.parametrize("speed", [0.0, 10.0])
 async def test_turns_committed_one_right_after_the_other_stay_apart(
     clients: Clients, recording: Recording, speech: Speech, speed: float

@@ -164,6 +164,35 @@ async def spoken_turn(options: argparse.Namespace) -> dict[str, Any]:
         return heard.report(answer=spoken.transcript, status=done.response.status)
 
 
+async def conversation(options: argparse.Namespace) -> dict[str, Any]:
+    """Spoken turns and their answers; who speaks waits for the answer before the next turn."""
+    async with client(options).realtime.connect(model="tinyvoice") as connection:
+        heard = Heard(connection)
+        await heard.until("session.created")
+        await connection.session.update(
+            session={
+                "type": "realtime",
+                "audio": {
+                    "input": {
+                        "format": PCM,
+                        "transcription": {"model": "gpt-4o-mini-transcribe"},
+                        "turn_detection": {"type": "server_vad", "silence_duration_ms": 500},
+                    }
+                },
+            }
+        )
+        await heard.until("session.updated")
+        answers = []
+        for path in options.speech:
+            feeding = asyncio.create_task(
+                feed(connection, read_pcm(path) + silence(), options.speed)
+            )
+            done = await heard.until("response.done")
+            await feeding
+            answers.append([done.response.status, done.response.output[0].content[0].transcript])
+        return heard.report(answers=answers)
+
+
 async def manual_turn(options: argparse.Namespace) -> dict[str, Any]:
     """Push to talk: the client commits and asks for an answer; then it commits nothing."""
     async with client(options).realtime.connect(model="tinyvoice") as connection:
@@ -436,6 +465,7 @@ if __name__ == "__main__":
                 text_answer,
                 audio_answer,
                 spoken_turn,
+                conversation,
                 manual_turn,
                 tool,
                 interrupted_by_speech,
