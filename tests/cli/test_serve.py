@@ -175,6 +175,34 @@ def test_a_port_in_use_is_found_before_the_model_is_loaded(
     assert "choose another --port" in said
 
 
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--tts", "piper"], "Piper needs a voice"),
+        (["--tts", "openai", "--tts-url", "http://localhost:1"], "set tts_model"),
+        (["--llm", "openai", "--llm-url", "nowhere"], "llm_url is 'nowhere': give an address"),
+        (["--llm", "local", "--llm-model", "/no/such/llm"], "there is no folder /no/such/llm"),
+        (["--api-key-file", "/no/such/keys"], "check --api-key-file"),
+    ],
+)
+def test_what_a_backend_lacks_is_found_before_the_model_is_loaded(
+    arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if "piper" in arguments:
+        pytest.importorskip("piper")
+    code, said = refused(["--port", "0", "--model", "/no/such/model", *arguments], capsys)
+    assert (code, words in said) == (1, True), said
+
+
+def test_a_voice_that_is_not_installed_is_found_before_the_model_is_loaded(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "piper", None)
+    code, said = refused(["--port", "0", "--model", "/no/such/model", "--tts", "piper"], capsys)
+    assert code == 1
+    assert "pip install 'tinyvoice[piper]'" in said
+
+
 def test_a_missing_extra_is_named(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -33,6 +33,7 @@ except ModuleNotFoundError:
 
 if TYPE_CHECKING:
     from tinyvoice.model.modeling import ASRModel
+    from tinyvoice.realtime.backends.interface import Responder
     from tinyvoice.server.tls import Certificate
 
 app = typer.Typer(add_completion=False)
@@ -88,13 +89,27 @@ def run(
     shown: Certificate | None,
     announce: Callable[[int], None],
 ) -> None:
-    """Load the model and serve until told to stop; ``announce`` is told the port to be reached at.
+    """Open backends, load the model and serve until told to stop.
+
+    ``announce`` is told the port to be reached at.
 
     Raises:
         typer.Exit: it was Ctrl-C.
     """
-    model = _load_model(settings)
-    if asyncio.run(_serve(settings, model, sockets, shown, announce)):
+    from tinyvoice.server.app import opened_responder
+
+    with asyncio.Runner() as runner:
+        stack = AsyncExitStack()
+        try:
+            # First, so that what they lack is said before the model is loaded, and that outside of
+            # the event loop, so that Ctrl-C ends it.
+            responder = runner.run(stack.enter_async_context(opened_responder(settings)))
+            model = _load_model(settings)
+            stopped = _serve(settings, model, responder, sockets, shown, announce)
+            interrupted = runner.run(stopped)
+        finally:
+            runner.run(stack.aclose())
+    if interrupted:
         raise typer.Exit(_INTERRUPTED)
 
 
@@ -182,19 +197,18 @@ def _unusable(host: str, port: int, error: OSError) -> ConfigurationError:
 async def _serve(
     settings: ServerSettings,
     model: ASRModel,
+    responder: Responder,
     sockets: list[socket.socket],
     shown: Certificate | None,
     announce: Callable[[int], None],
 ) -> bool:
     """Serve until told to stop; whether that was Ctrl-C."""
-    from tinyvoice.server.app import build_app, build_engine, drain, opened_responder
+    from tinyvoice.server.app import build_app, build_engine, drain
     from tinyvoice.server.listener import Server, listener_config
     from tinyvoice.server.metrics import ServerMetrics
 
-    async with AsyncExitStack() as stack:
-        responder = await stack.enter_async_context(opened_responder(settings))
-        metrics = ServerMetrics()
-        engine = await stack.enter_async_context(build_engine(settings, model, metrics))
+    metrics = ServerMetrics()
+    async with build_engine(settings, model, metrics) as engine:
         application = build_app(settings, engine, responder, metrics)
         tls = {"ssl_context_factory": lambda *_: shown.context} if shown else {}
         port = sockets[0].getsockname()[1]

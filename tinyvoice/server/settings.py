@@ -257,10 +257,10 @@ class ServerSettings(BaseSettings):
         """Find what is wrong between settings.
 
         Raises:
-            ConfigurationError: settings contradict each other, or the server would be open to
-                anybody; ``key`` names the setting to change.
+            ConfigurationError: settings contradict each other, keys cannot be read, or the server
+                would be open to anybody; ``key`` names the setting to change.
         """
-        if not (self.is_loopback or self.keys or self.insecure_no_key):
+        if not (self.keys or self.is_loopback or self.insecure_no_key):
             raise ConfigurationError(
                 f"Anybody who reaches {self.host} could use the server: give --api-key or "
                 "--api-key-file, listen on 127.0.0.1, or say --insecure-no-key.",
