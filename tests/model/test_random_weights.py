@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -75,6 +76,17 @@ def test_report_holds_sizes_and_times() -> None:
     assert report.weights_gib == pytest.approx(report.parameters * 4 / 2**30)
     numbers = [value for value in vars(report).values() if isinstance(value, float)]
     assert all(math.isfinite(number) for number in numbers)
+
+
+def test_eight_bits_take_less_memory() -> None:
+    options: dict[str, Any] = {"device": "cpu", "dtype": "float32", "clip_seconds": 0.5}
+    options |= {"tokens": 2, "runs": 1}
+    whole = speed_report("miniature", **options)
+    rounded = speed_report("miniature", **options, int8=True)
+    assert rounded.int8
+    assert not whole.int8
+    assert rounded.parameters == whole.parameters
+    assert 0.25 * whole.weights_gib < rounded.weights_gib < 0.7 * whole.weights_gib
 
 
 def test_the_tokenizer_spells_any_text() -> None:

@@ -16,7 +16,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -28,6 +28,7 @@ from tinyvoice.model.configuration import ASRConfig
 from tinyvoice.model.devices import choose
 from tinyvoice.model.modeling import ASRModel
 from tinyvoice.model.processing import ASRProcessor
+from tinyvoice.model.quantization import Int8Linear, Int8Module, quantize
 from tinyvoice.model.weights import make_tied
 
 # GLM-ASR-Nano-2512's encoder and Qwen3-0.6B are the defaults of ASRConfig.
@@ -149,10 +150,15 @@ def randomise(module: nn.Module, generator: torch.Generator) -> None:
 
 @dataclass(frozen=True)
 class SpeedReport:
-    """What one clip takes; times in seconds, the best of some runs."""
+    """What one clip takes; times in seconds, the best of some runs.
+
+    The processor factor is the work of all threads for a second of audio: with one thread it is
+    what the real-time factor would be on an idle machine.
+    """
 
     device: str
     dtype: str
+    int8: bool
     threads: int
     parameters: int
     weights_gib: float
@@ -165,6 +171,7 @@ class SpeedReport:
     token_seconds: float
     tokens: int
     real_time_factor: float
+    processor_factor: float
 
 
 def measure(model: ASRModel, clip_seconds: float, tokens: int, runs: int = 3) -> dict[str, float]:
@@ -178,29 +185,38 @@ def measure(model: ASRModel, clip_seconds: float, tokens: int, runs: int = 3) ->
     with torch.inference_mode():
         hidden, lengths = model.encode(features, mask)
         embeds, counts = model.project(hidden, lengths)
-        encode = best_time(model, lambda: model.encode(features, mask), runs)
-        project = best_time(model, lambda: model.project(hidden, lengths), runs)
-        prefill = best_time(model, lambda: model.decode(embeds, counts, 1), runs)
-        whole = best_time(model, lambda: model.decode(embeds, counts, tokens), runs)
+        encode = best_times(model, lambda: model.encode(features, mask), runs)
+        project = best_times(model, lambda: model.project(hidden, lengths), runs)
+        prefill = best_times(model, lambda: model.decode(embeds, counts, 1), runs)
+        whole = best_times(model, lambda: model.decode(embeds, counts, tokens), runs)
     return {
-        "encode_seconds": encode,
-        "project_seconds": project,
-        "prefill_seconds": prefill,
-        "token_seconds": (whole - prefill) / max(1, tokens - 1),
-        "real_time_factor": (encode + project + whole) / clip_seconds,
+        "encode_seconds": encode.wall,
+        "project_seconds": project.wall,
+        "prefill_seconds": prefill.wall,
+        "token_seconds": (whole.wall - prefill.wall) / max(1, tokens - 1),
+        "real_time_factor": (encode.wall + project.wall + whole.wall) / clip_seconds,
+        "processor_factor": (encode.processor + project.processor + whole.processor) / clip_seconds,
     }
 
 
-def best_time(model: ASRModel, action: Callable[[], object], runs: int) -> float:
-    """Least seconds that an action takes, the device's queue included."""
+class Times(NamedTuple):
+    """Seconds that an action takes: waited for, and spent by this process's threads."""
+
+    wall: float
+    processor: float
+
+
+def best_times(model: ASRModel, action: Callable[[], object], runs: int) -> Times:
+    """Least seconds of both kinds that an action takes, the device's queue included."""
     times = []
     for _ in range(runs):
-        begin = time.perf_counter()
+        begin = Times(time.perf_counter(), time.process_time())
         action()
         if model.device.type == "cuda":
             torch.cuda.synchronize(model.device)
-        times.append(time.perf_counter() - begin)
-    return min(times)
+        end = Times(time.perf_counter(), time.process_time())
+        times.append(Times(end.wall - begin.wall, end.processor - begin.processor))
+    return Times(min(t.wall for t in times), min(t.processor for t in times))
 
 
 def peak_memory_bytes(device: torch.device) -> int:
@@ -215,6 +231,17 @@ def peak_memory_bytes(device: torch.device) -> int:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
+def weight_bytes(model: ASRModel) -> int:
+    """Bytes of a model's weights, quantised ones included; its buffers are too small to matter."""
+    bytes_of = {id(p): p.numel() * p.element_size() for p in model.parameters()}
+    for module in model.modules():
+        if isinstance(module, Int8Linear) and module.packed is not None:
+            bytes_of[id(module)] = module.in_features * module.out_features
+        elif isinstance(module, Int8Module):
+            bytes_of[id(module)] = module.weight8.numel()
+    return sum(bytes_of.values())
+
+
 def speed_report(
     shape: str = "full",
     projector_type: str = "mlp",
@@ -223,20 +250,24 @@ def speed_report(
     clip_seconds: float = 3.0,
     tokens: int = 16,
     runs: int = 3,
+    int8: bool = False,
 ) -> SpeedReport:
-    """Build a random model and measure it."""
+    """Build a random model and measure it; ``int8`` rounds it to 8-bit weights, as loading does."""
     place, precision = choose(device, dtype)
     begin = time.perf_counter()
     model = build_random_model(shape, projector_type, precision, place)
+    parameters = sum(p.numel() for p in model.parameters())
+    if int8:
+        quantize(model)
     build_seconds = time.perf_counter() - begin
     times = measure(model, clip_seconds, tokens, runs)
-    weights = {id(p): p.numel() * p.element_size() for p in model.parameters()}
     return SpeedReport(
         device=str(place),
         dtype=str(precision).removeprefix("torch."),
+        int8=int8,
         threads=torch.get_num_threads(),
-        parameters=sum(p.numel() for p in model.parameters()),
-        weights_gib=sum(weights.values()) / 2**30,
+        parameters=parameters,
+        weights_gib=weight_bytes(model) / 2**30,
         peak_memory_gib=peak_memory_bytes(place) / 2**30,
         build_seconds=build_seconds,
         clip_seconds=clip_seconds,
@@ -252,6 +283,7 @@ def main() -> None:
     parser.add_argument("--projector", default="mlp")
     parser.add_argument("--dtype", default="auto")
     parser.add_argument("--device", default="auto")
+    parser.add_argument("--int8", action="store_true", help="round to 8-bit weights")
     parser.add_argument("--seconds", type=float, default=3.0, help="length of the clip")
     parser.add_argument("--tokens", type=int, default=16, help="tokens to write")
     parser.add_argument("--runs", type=int, default=3, help="the best of so many is reported")
@@ -267,6 +299,7 @@ def main() -> None:
         options.seconds,
         options.tokens,
         options.runs,
+        options.int8,
     )
     print(json.dumps({k: round(v, 4) if isinstance(v, float) else v
                       for k, v in asdict(report).items()}, indent=2))  # fmt: skip
