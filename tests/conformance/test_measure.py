@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 
 from tests.conformance.measure import (
     LEAST_AGREEMENT,
-    PACKET_MS,
+    KnownAudio,
     Turn,
-    deciding_packet,
     figures_of,
     measure,
+    packet_with,
+    share_interval,
 )
-from tinyvoice.audio.resample import Resampler
 from tinyvoice.benchmark.speech import Clip
 
 
@@ -47,15 +46,16 @@ def test_figures_of_turns(speech: dict[str, Clip]) -> None:
 
 
 @pytest.mark.parametrize("rate", [16_000, 24_000])
-def test_the_deciding_packet_is_the_one_with_which_the_window_is_known(rate: int) -> None:
-    resampler = Resampler(rate, 16_000)
-    packet = np.zeros(rate * PACKET_MS // 1000, dtype=np.float32)
-    known = 0
-    known_after = []
-    for _ in range(40):
-        known += len(resampler.process(packet))
-        known_after.append(known)
+def test_the_engine_knows_the_end_with_the_packet_that_brings_it(rate: int) -> None:
+    known = KnownAudio(rate)
     for window in range(1, 20):
-        end_ms = 32 * window
-        packets = [number for number, samples in enumerate(known_after) if samples >= 16 * end_ms]
-        assert deciding_packet(end_ms, rate) == packets[0]
+        assert known.since(32 * window) == packet_with(32 * window)
+
+
+def test_intervals_of_shares() -> None:
+    low, high = share_interval([True] * 500)
+    assert 0.992 < low < 0.993
+    assert high == pytest.approx(1.0)
+    low, high = share_interval([True, False] * 50)
+    assert (round(low, 3), round(high, 3)) == (0.404, 0.596)
+    assert share_interval([]) == (0.0, 1.0)

@@ -248,7 +248,8 @@ class TestAnotherFormat:
                 stream.change_format(SECOND)
                 await stream.commit()
             (final,) = finals([event async for event in stream])
-        assert final.audio_end == 2.0
+        late = 24 / 8_000  # what the filter at 8 kHz put before the sound
+        assert final.audio_end == 2.0 + late
 
     async def test_an_unknown_one_changes_nothing(self, model: ASRModel) -> None:
         async with StreamingEngine(model) as engine:
