@@ -89,7 +89,9 @@ def run(configuration: Mapping[str, Any]) -> TrainingResult:
         "chunk_frames": settings.model.chunk_frames,
         "configuration": configuration,
     }
-    train_clips, eval_clips = open_data(settings.data, on_cpu(settings.training))
+    train_clips, eval_clips = open_data(
+        settings.data, on_cpu(settings.training), settings.training.clips_per_process()
+    )
     trainer = Trainer(
         model,
         settings.output_dir,
@@ -117,11 +119,14 @@ def clip_settings(settings: RunSettings, config: ASRConfig) -> ClipSettings:
     )
 
 
-def open_data(settings: DataSettings, cpu: bool = True) -> tuple[Mixture, Mixture | None]:
+def open_data(
+    settings: DataSettings, cpu: bool = True, clips_per_process: int | None = None
+) -> tuple[Mixture, Mixture | None]:
     """Open all corpora and mix them; say what was taken and what was left out.
 
     With many processes, on the ``cpu`` or not, the first one opens them before the others do, so
-    that what is made or measured is made once.
+    that what is made or measured is made once. ``clips_per_process`` is how many training clips
+    each of them uses at most, where that is known.
     """
     from accelerate import PartialState
 
@@ -137,8 +142,9 @@ def open_data(settings: DataSettings, cpu: bool = True) -> tuple[Mixture, Mixtur
             key="data.longest_s",
         )
     state = PartialState(cpu=cpu)
+    needed = None if clips_per_process is None else clips_per_process * state.num_processes
     with state.main_process_first():
-        train = _open_split(settings, "train", settings.max_train_samples)
+        train = _open_split(settings, "train", settings.max_train_samples, needed)
         evaluation = _open_split(settings, "eval", settings.max_eval_samples)
     if train is None:
         raise ConfigurationError(
@@ -154,7 +160,9 @@ def open_data(settings: DataSettings, cpu: bool = True) -> tuple[Mixture, Mixtur
     return train, evaluation
 
 
-def _open_split(settings: DataSettings, split: Split, most: int | None) -> Mixture | None:
+def _open_split(
+    settings: DataSettings, split: Split, most: int | None, needed: int | None = None
+) -> Mixture | None:
     """Open one side of the data."""
     limits = Limits(
         shortest_s=settings.shortest_s,
@@ -162,6 +170,7 @@ def _open_split(settings: DataSettings, split: Split, most: int | None) -> Mixtu
         labels=settings.labels,
         on_error=settings.on_error,
         most=most,
+        needed=needed,
     )
     opened: list[tuple[Corpus, CorpusSettings]] = []
     for corpus_settings in settings.corpora:

@@ -126,6 +126,12 @@ class TrainerSettings:
     push_to_hub: str | None = None
     """Hub repository that receives the best checkpoint at the end; needs ``HF_TOKEN``."""
 
+    def clips_per_process(self) -> int | None:
+        """Return how many clips a process takes in ``max_steps`` at most; None without such."""
+        if self.max_steps is None:
+            return None
+        return self.max_steps * self.batch.accumulation * self.batch.max_clips
+
 
 @dataclass(frozen=True)
 class TrainingResult:

@@ -67,6 +67,12 @@ def test_the_full_model_has_projectors_of_the_published_sizes() -> None:
     assert settings.model.projector_shapes == PUBLISHED_PROJECTORS
 
 
+def test_a_bounded_run_needs_no_more_clips_than_its_batches_hold() -> None:
+    bounded = parse_settings(RunSettings, composed("training.max_steps=10"), "").training
+    assert bounded.clips_per_process() == 10 * bounded.batch.max_clips
+    assert parse_settings(RunSettings, composed(), "").training.clips_per_process() is None
+
+
 def test_clips_are_padded_as_the_model_will_pad_them() -> None:
     settings = parse_settings(RunSettings, composed(), "")
     assert clip_settings(settings, ASRConfig(silence_padding_s=0.5)).silence_padding_s == 0.5

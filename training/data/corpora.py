@@ -96,6 +96,8 @@ class Limits:
     """What a broken line of a manifest does."""
     most: int | None = None
     """A bound on what is read of a corpus, for quick checks."""
+    needed: int | None = None
+    """Clips that the run can use at most; what is made for it on this machine need not be more."""
 
 
 @dataclass
@@ -151,7 +153,7 @@ def open_corpus(settings: CorpusSettings, split: Split, limits: Limits) -> Corpu
         from training.data.synthetic import SyntheticSettings, make_synthetic_manifest
 
         synthetic = SyntheticSettings.parse(settings.synthesis)
-        manifest = make_synthetic_manifest(synthetic, split, limits.most)
+        manifest = make_synthetic_manifest(synthetic, split, limits.most, limits.needed)
         return None if manifest is None else ManifestCorpus(manifest, limits, "synthesis")
     path = settings.manifest if split == "train" else settings.eval_manifest
     return None if path is None else ManifestCorpus(path, limits)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-import shutil
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import islice
@@ -18,12 +18,22 @@ from typing import Any, Literal
 
 from tinyvoice.errors import ConfigurationError
 from training.settings import parse_settings
+from training.synthesis import flite
 from training.synthesis.corpus import CorpusSettings as SpeechSettings
 from training.synthesis.corpus import make_corpus, plan
 from training.synthesis.grammar import sentences
-from training.synthesis.voices import HELD_OUT_VOICES, TRAINING_VOICES
+from training.synthesis.voices import FLITE_VOICES, HELD_OUT_VOICES, TRAINING_VOICES
 
 DEFAULT_FOLDER = "~/.cache/tinyvoice/synthesis"
+
+SMALLEST_CORPUS = 2000
+"""Sentences that are spoken for the shortest run; longer ones have this, doubled until it suffices,
+so that a run whose end is moved a little still finds the same data."""
+
+_SHARDS, _SMALLEST_SHARD, _LARGEST_SHARD = 16, 10, 400
+"""A corpus is made in about so many shards, of so many utterances each: small enough that all
+processes have some of a small corpus, and the same on every machine, so that what one has made
+another finds."""
 
 _EVAL_SEED_OFFSET = 1_000_003
 """Keeps the evaluation sentences' generator apart from the training sentences'."""
@@ -60,14 +70,24 @@ class SyntheticSettings:
 
 
 def make_synthetic_manifest(
-    settings: SyntheticSettings, split: Literal["train", "eval"], most: int | None = None
+    settings: SyntheticSettings,
+    split: Literal["train", "eval"],
+    most: int | None = None,
+    needed: int | None = None,
 ) -> Path | None:
     """Speak a split unless that has been done, and return its manifest; None if it is empty.
 
-    ``most`` bounds the number of sentences, for quick checks.
+    ``most`` bounds the number of sentences, for quick checks. ``needed`` is how many a run can use:
+    no more than `enough_sentences` for them are spoken.
     """
     count = settings.train_sentences if split == "train" else settings.eval_sentences
     count = count if most is None else min(count, most)
+    if needed is not None and enough_sentences(needed) < count:
+        whole, count = count, enough_sentences(needed)
+        print(
+            f"synthesis: {count} of {whole} sentences are spoken, as the run uses at most {needed}",
+            file=sys.stderr,
+        )
     if count < 1:
         return None
     texts = _sentences(settings, split, count)
@@ -75,19 +95,28 @@ def make_synthetic_manifest(
     if split == "eval" and settings.eval_voices:
         voices = settings.eval_voices
     seed = settings.seed + (_EVAL_SEED_OFFSET if split == "eval" else 0)
-    # Small shards, so that all processes have some of a small corpus.
-    workers = settings.workers or os.cpu_count() or 1
-    speech = SpeechSettings(seed=seed, utterances_per_shard=max(10, min(400, count // workers)))
+    size = max(_SMALLEST_SHARD, min(_LARGEST_SHARD, count // _SHARDS))
+    speech = SpeechSettings(seed=seed, utterances_per_shard=size)
     lines = plan(texts, voices, speech)
     digest = hashlib.sha256(repr(lines).encode()).hexdigest()[:8]
     folder = Path(settings.folder).expanduser() / f"{split}-{count}-{digest}"
+    workers = settings.workers or os.cpu_count() or 1
     return make_corpus(lines, folder, settings=speech, workers=workers)
+
+
+def enough_sentences(needed: int) -> int:
+    """Return how many sentences are spoken for a run that uses ``needed`` of them."""
+    count = SMALLEST_CORPUS
+    while count < needed:
+        count *= 2
+    return count
 
 
 def available_voices() -> tuple[str, ...]:
     """Return the training voices this machine can speak: Flite's only where it is installed."""
-    flite = shutil.which("flite") is not None
-    return tuple(voice for voice in TRAINING_VOICES if flite or not voice.startswith("flite/"))
+    if flite.available():
+        return TRAINING_VOICES
+    return tuple(voice for voice in TRAINING_VOICES if voice not in FLITE_VOICES)
 
 
 def _sentences(settings: SyntheticSettings, split: str, count: int) -> list[str]:
