@@ -24,6 +24,8 @@ HELD_PARTIAL_INTERVAL_S = 0.5
 """A stream is held while 95 % of its partials follow the one before within this time."""
 PIPECAT_STOP_S = 0.2
 """Silence after which Pipecat's voice activity detection says that the speaker has stopped."""
+LONG_PAUSE_S = 0.02
+"""An event loop is not to be late by more."""
 BOOTSTRAP_SAMPLES = 2000
 """Resamplings of the utterances behind an interval."""
 
@@ -108,6 +110,20 @@ METRICS: dict[str, Metric] = {
             "share",
             "Streamed minus offline word error rate, paired by utterance, with the 95 % interval "
             "of a bootstrap.",
+        ),
+        Metric(
+            "wer_stretches",
+            "WER offline of the same stretches",
+            "share",
+            "Word error rate of offline transcripts of the stretches of audio that the finals "
+            "stand for.",
+        ),
+        Metric(
+            "delta_wer_stretches",
+            "ΔWER of the same stretches",
+            "share",
+            "Streamed minus offline word error rate of the same stretches, paired by utterance, "
+            "with the 95 % interval of a bootstrap.",
         ),
         Metric(
             "compute",

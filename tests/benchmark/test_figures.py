@@ -4,6 +4,7 @@ import asyncio
 import os
 import random
 import signal
+import time
 from collections.abc import AsyncIterator, Sequence
 
 import numpy as np
@@ -13,6 +14,7 @@ from tinyvoice.benchmark.baseline import GrowingBufferEngine, LocalAgreement
 from tinyvoice.benchmark.figures import figures_of, text_figures
 from tinyvoice.benchmark.harness import (
     DeafEngine,
+    LoopProbe,
     Run,
     RunSettings,
     paced_run,
@@ -100,6 +102,25 @@ def test_word_error_rates_are_paired_by_clip(clips: list[Clip]) -> None:
     assert figures.delta_wer.low == 0.0 < figures.delta_wer.high
 
 
+def test_what_the_endpointing_cuts_is_told_apart_from_what_streaming_does(
+    clips: list[Clip],
+) -> None:
+    texts = [clip.text or "" for clip in clips]
+    words = sum(len(text.split()) for text in texts)
+    cut = ["", *texts[1:]]  # of the first clip, a stretch was heard that has no words in it
+    run = hand_made(clips, cut)
+    finals = [cut[placed.clip] for placed in run.plan.timelines[0].placed]
+    answers = iter([texts, finals])  # first the clips are transcribed, whole, then the stretches
+    figures = text_figures(run, clips, lambda _: next(answers))
+    lost = len(texts[0].split()) / words
+    assert (figures.wer_streamed, figures.wer_offline) == (pytest.approx(lost), 0.0)
+    assert figures.delta_wer is not None
+    assert figures.delta_wer.value == pytest.approx(lost)
+    assert figures.wer_stretches == figures.wer_streamed
+    assert figures.delta_wer_stretches == PairedDifference(0.0, 0.0, 0.0)
+    assert figures.same_as_offline == 1.0
+
+
 def test_nothing_known_of_what_was_said(clips: list[Clip]) -> None:
     unknown = [Clip(c.name, c.samples, None, c.onset, None) for c in clips]
     figures = text_figures(hand_made(unknown, ["a"] * 4), unknown, lambda s: ["a"] * len(s))
@@ -178,6 +199,8 @@ async def test_a_paced_run_sees_every_utterance(model: ASRModel, clips: list[Cli
 
     text = text_figures(run, clips, offline)
     assert text.same_as_offline == 1.0
+    assert text.wer_streamed == text.wer_stretches
+    assert text.delta_wer_stretches == PairedDifference(0.0, 0.0, 0.0)
     assert text.delta_wer == PairedDifference(0.0, 0.0, 0.0)
 
 
@@ -293,3 +316,18 @@ async def test_continuous_talk_that_is_interrupted(model: ASRModel) -> None:
     async with StreamingEngine(model) as engine:
         figures = await soak(engine, np.zeros(16_000, np.int16), 2, STREAM, stop)
     assert (figures.minutes, figures.cost_ratio, figures.interrupted) == ([], None, True)
+
+
+async def test_an_event_loop_that_somebody_blocks_is_late() -> None:
+    async with LoopProbe() as probe:
+        await asyncio.sleep(0.05)
+        time.sleep(0.1)
+        await asyncio.sleep(0.02)
+    pauses = probe.pauses
+    assert pauses is not None
+    assert pauses.greatest > 0.08
+    assert pauses.p99 <= pauses.p999 <= pauses.greatest
+    assert 1 <= pauses.long <= pauses.asked
+    async with LoopProbe(wanted=False) as nobody:
+        await asyncio.sleep(0.02)
+    assert nobody.pauses is None

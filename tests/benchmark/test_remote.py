@@ -11,7 +11,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -21,8 +21,19 @@ import websockets
 
 from tests.server.conftest import RunningServer, running
 from tinyvoice.audio.resample import resample
-from tinyvoice.benchmark.appends import PCM_RATE, append_event, append_events, pcm_packets
-from tinyvoice.benchmark.figures import figures_of, seen_from_outside, streamed_word_error_rate
+from tinyvoice.benchmark.appends import (
+    PCM_RATE,
+    append_event,
+    append_events,
+    heard_by_server,
+    pcm_packets,
+)
+from tinyvoice.benchmark.figures import (
+    figures_of,
+    seen_from_outside,
+    streamed_word_error_rate,
+    text_figures,
+)
 from tinyvoice.benchmark.harness import RunSettings, plan_run
 from tinyvoice.benchmark.observation import Received
 from tinyvoice.benchmark.remote import (
@@ -47,6 +58,7 @@ from tinyvoice.engine.events import (
     UtteranceFailed,
 )
 from tinyvoice.errors import ConfigurationError
+from tinyvoice.metrics import PairedDifference
 from tinyvoice.model.modeling import ASRModel
 from tinyvoice.realtime.address import realtime_url
 from tinyvoice.server.settings import ServerSettings
@@ -152,6 +164,20 @@ def test_a_turn_s_events_become_an_utterance_s() -> None:
     # What a server does not tell is not made up.
     assert math.isnan(final.confidence)
     assert math.isnan(final.audio_end)
+
+
+def test_the_usage_of_a_turn_says_which_audio_its_text_stands_for() -> None:
+    found = read(
+        Turns(silence_ms=200),
+        {"type": "input_audio_buffer.speech_started", "item_id": "a", "audio_start_ms": 900},
+        {"type": "input_audio_buffer.speech_stopped", "item_id": "a", "audio_end_ms": 2_240},
+        {"type": f"{TRANSCRIPTION}.completed", "item_id": "a", "transcript": "lights on",
+         "usage": {"type": "duration", "seconds": 1.212}},
+        {"type": "tinyvoice.transcription.words", "item_id": "a", "words": []},
+    )  # fmt: skip
+    final = found[-1][0]
+    assert isinstance(final, Final)
+    assert (final.audio_start, final.audio_end) == (pytest.approx(0.9), pytest.approx(2.112))
 
 
 def test_turns_are_numbered_and_may_fail() -> None:
@@ -283,7 +309,7 @@ async def test_what_is_being_said_at_the_end_is_waited_for(
 
 
 async def test_a_run_through_a_server_sees_every_utterance(
-    server: RunningServer, clips: list[Clip]
+    server: RunningServer, model: ASRModel, clips: list[Clip]
 ) -> None:
     settings = RunSettings(streams=2, seconds=5.0, stream=STREAM)
     async with remote(server) as engine:
@@ -313,6 +339,16 @@ async def test_a_run_through_a_server_sees_every_utterance(
     error_rate = streamed_word_error_rate(run, clips)
     assert error_rate is not None
     assert error_rate < 0.5
+
+    def offline(sounds: Sequence[np.ndarray]) -> list[str]:
+        found = model.transcribe(list(sounds), sample_rate=16_000)
+        return [transcript.text for transcript in found]
+
+    # Of the audio as the server heard it, which is not quite what was played.
+    text = text_figures(run, clips, offline, heard_by_server(run.plan))
+    assert text.same_as_offline == 1.0
+    assert text.wer_streamed == text.wer_stretches == error_rate
+    assert text.delta_wer_stretches == PairedDifference(0.0, 0.0, 0.0)
 
 
 async def test_sessions_beyond_the_server_s_places_are_counted(

@@ -9,6 +9,7 @@ import pytest
 from rich.console import Console
 
 from tinyvoice.benchmark.figures import LATENCIES, Figures, TextFigures
+from tinyvoice.benchmark.harness import Pauses
 from tinyvoice.benchmark.load import Lateness
 from tinyvoice.benchmark.machine import describe_machine, resident_bytes
 from tinyvoice.benchmark.report import (
@@ -29,6 +30,7 @@ from tinyvoice.benchmark.suite import BASELINE, ENGINE, Compute, ModelNote, Repo
 from tinyvoice.errors import ConfigurationError, ManifestError
 from tinyvoice.metrics import METRICS, Distribution, PairedDifference
 
+POINT = PairedDifference(0.01, -0.001, 0.021)
 DOCUMENT = Path(__file__).parents[2] / "docs" / "benchmark.md"
 
 
@@ -49,7 +51,8 @@ def figures(streams: int, final_s: float, *, reason: str = "") -> Figures:
         reason=reason,
         refused=0,
         lateness=Lateness(1000, 0.0001, 0.001, 0.002, 0.0),
-        text=TextFigures(0.05, 0.05, PairedDifference(0.0, -0.001, 0.001), 1.0),
+        text=TextFigures(0.05, 0.04, POINT, 1.0, 0.05, PairedDifference(0.0, 0.0, 0.0)),
+        pauses=Pauses(6_000, 0.001, 0.003, 0.004, 0),
     )
 
 
@@ -104,19 +107,35 @@ def test_the_engine_beside_the_baseline(record: Record) -> None:
 
 
 def test_the_terminal_shows_names_and_figures(record: Record) -> None:
-    console = Console(width=100, record=True, file=io.StringIO())
+    console = Console(width=140, record=True, file=io.StringIO())
     print_record(console, record)
     shown = console.export_text()
     for word in (
         "time to final",
         "ΔWER",
-        "+0.00 points",
+        "WER offline of the same stretches",
+        "+0.00 points (+0.00 to +0.00)",
+        "+1.00 points (-0.10 to +2.10)",
+        "event loop late by, p99 / p99.9",
+        "0 of 6,000 times",
+        "3.0 ms, 4.0 ms",
         "500.0 MB",
         "12 streams held",
         "no: finals",
     ):
         assert word in shown
     assert "interrupted" not in shown
+
+
+def test_a_record_of_before_some_figures_were_taken_is_shown_without_them(record: Record) -> None:
+    runs = [record["single"], *record["streams"][ENGINE], *record["streams"][BASELINE]]
+    for run in runs:
+        del run["pauses"], run["text"]["wer_stretches"], run["text"]["delta_wer_stretches"]
+    _, text, _, streams, *_ = tables(record)
+    shown = {row[0]: row[1] for row in text.rows}
+    assert shown["WER streamed"] == "5.0%"
+    assert not any("stretches" in title or "late by, p99 / p99.9" in title for title in shown)
+    assert streams.rows[0][streams.columns.index("blocked p99.9, most")] == "4.0 ms"
 
 
 def test_a_document_gets_its_figures_between_the_marks(tmp_path: Path, record: Record) -> None:

@@ -7,12 +7,13 @@ due, so that whoever measures only hands ready messages on. Nothing heavy is imp
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tinyvoice.audio.files import SAMPLE_RATE
+from tinyvoice.audio.pcm import PCMStream
 from tinyvoice.audio.resample import resample
 from tinyvoice.benchmark.load import LoadPlan, all_packets
 from tinyvoice.benchmark.timeline import Placed, Timeline
@@ -44,6 +45,22 @@ def pcm_packets(plan: LoadPlan) -> list[Iterator[bytes]]:
     ]
     sounds = [_resampled(sound) for sound in plan.sounds]
     return all_packets(LoadPlan(sounds, timelines, plan.starts, _scaled(plan.packet_samples)))
+
+
+def heard_by_server(plan: LoadPlan) -> Callable[[int, float, float], NDArray[np.float32]]:
+    """What a server hears of a plan's streams: what is sent, resampled as a server does it.
+
+    It is asked for a stream and two times in seconds, and gives the 16 kHz samples between them.
+    """
+    streams: dict[int, NDArray[np.float32]] = {}
+
+    def listen(stream: int, begin: float, end: float) -> NDArray[np.float32]:
+        if stream not in streams:
+            sent = b"".join(pcm_packets(plan)[stream])
+            streams[stream] = PCMStream(PCM_RATE).decode(sent)
+        return streams[stream][round(begin * SAMPLE_RATE) : round(end * SAMPLE_RATE)]
+
+    return listen
 
 
 def _scaled(samples: int) -> int:

@@ -5,6 +5,7 @@ Everything is a dataclass of plain values: ``dataclasses.asdict`` of it is the b
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
@@ -12,7 +13,7 @@ from itertools import chain
 import numpy as np
 
 from tinyvoice.audio.files import SAMPLE_RATE
-from tinyvoice.benchmark.harness import Run
+from tinyvoice.benchmark.harness import Pauses, Run
 from tinyvoice.benchmark.load import Lateness
 from tinyvoice.benchmark.observation import texts_by_place
 from tinyvoice.benchmark.speech import Clip
@@ -50,6 +51,9 @@ LATENCIES = (
 Transcribe = Callable[[Sequence[np.ndarray]], list[str]]
 """Offline transcripts of 16 kHz mono float32 clips."""
 
+Listen = Callable[[int, float, float], np.ndarray]
+"""What was heard of a run's stream, by its number, between two times in seconds: 16 kHz float32."""
+
 
 @dataclass(frozen=True)
 class TextFigures:
@@ -57,9 +61,13 @@ class TextFigures:
 
     wer_streamed: float | None
     wer_offline: float | None
+    """Of the recordings, each transcribed whole."""
     delta_wer: PairedDifference | None
     same_as_offline: float | None
     """Share of finals that are, by characters, the offline transcript of the same audio."""
+    wer_stretches: float | None = None
+    """Of the offline transcripts of the stretches of audio that the finals stand for."""
+    delta_wer_stretches: PairedDifference | None = None
 
 
 @dataclass(frozen=True)
@@ -91,6 +99,8 @@ class Figures:
     lateness: Lateness | None = None
     text: TextFigures | None = None
     interrupted: bool = False
+    pauses: Pauses | None = None
+    """Of the event loop; the greatest of them is ``loop_blocked``."""
     memory: int | None = None
     """What a server's process held after the run, where it says."""
 
@@ -130,7 +140,8 @@ def figures_of(
         first_final=None if first is None else time_to_final(first),
         compute=max(0.0, run.cpu_s / run.audio_s - harness) if run.audio_s else 0.0,
         harness=harness,
-        loop_blocked=run.loop_blocked_s,
+        loop_blocked=None if run.pauses is None else run.pauses.greatest,
+        pauses=run.pauses,
         revision_rate=revision_rate(records) if with_text else None,
         stable_prefix_rate=stable_prefix_rate(records) if with_text else None,
         held=verdict.held,
@@ -171,8 +182,15 @@ def _streamed_errors(run: Run, clips: Sequence[Clip]) -> dict[str, list[WordErro
     return found
 
 
-def text_figures(run: Run, clips: Sequence[Clip], transcribe: Transcribe) -> TextFigures:
-    """Word error rates of a run, beside those of the same clips transcribed whole."""
+def text_figures(
+    run: Run, clips: Sequence[Clip], transcribe: Transcribe, listen: Listen | None = None
+) -> TextFigures:
+    """Word error rates of a run, beside offline ones of the same clips and of the same stretches.
+
+    The clips are transcribed whole, and of each stream the stretches that its finals stand for:
+    what the endpointing has cut shows in the first, what streaming itself does in the second.
+    ``listen`` says what was heard, where that was not what was played.
+    """
     streamed_errors = _streamed_errors(run, clips)
     said = [clip for clip in clips if clip.name in streamed_errors]
     texts = transcribe([clip.samples for clip in said])
@@ -184,28 +202,63 @@ def text_figures(run: Run, clips: Sequence[Clip], transcribe: Transcribe) -> Tex
         one = word_errors(clip.text or "", text)
         streamed.append(_sum(found))
         whole.append(WordErrors(one.edits * len(found), one.words * len(found)))
-    return TextFigures(
+    figures = TextFigures(
         word_error_rate(streamed),
         word_error_rate(whole),
         delta_wer(streamed, whole),
-        same_as_offline(run, transcribe),
+        None,
+    )
+    offline = offline_run(run, transcribe, listen or played(run))
+    if offline is None:
+        return figures
+    cut_errors = _streamed_errors(offline, clips)
+    stretches = [_sum(cut_errors[clip.name]) for clip in said]
+    return replace(
+        figures,
+        same_as_offline=_same(run, offline),
+        wer_stretches=word_error_rate(stretches),
+        delta_wer_stretches=delta_wer(streamed, stretches),
     )
 
 
-def same_as_offline(run: Run, transcribe: Transcribe) -> float | None:
-    """Share of finals that equal the offline transcript of the audio they say they stand for."""
-    finals, pieces = [], []
-    for timeline, heard in zip(run.plan.timelines, run.heard, strict=True):
-        for item in heard:
-            begin = round(item.final.audio_start * SAMPLE_RATE)
-            end = round(item.final.audio_end * SAMPLE_RATE)
-            audio = render(timeline, run.plan.sounds, begin, end)
-            pieces.append(audio.astype(np.float32) / 32768.0)
-            finals.append(item.final.text)
-    if not finals:
+def offline_run(run: Run, transcribe: Transcribe, listen: Listen) -> Run | None:
+    """The run with offline transcripts, of the audio they say they stand for, in its finals.
+
+    None where there are no finals, or one of them does not say.
+    """
+    finals = [(stream, item.final) for stream, heard in enumerate(run.heard) for item in heard]
+    if not finals or any(math.isnan(final.audio_end) for _, final in finals):
         return None
-    texts = transcribe(pieces)
-    return sum(a == b for a, b in zip(finals, texts, strict=True)) / len(finals)
+    pieces = [listen(stream, final.audio_start, final.audio_end) for stream, final in finals]
+    texts = iter(transcribe(pieces))
+    return replace(
+        run,
+        heard=[
+            [replace(item, final=replace(item.final, text=next(texts))) for item in heard]
+            for heard in run.heard
+        ],
+    )
+
+
+def played(run: Run) -> Listen:
+    """What was played is what was heard."""
+
+    def listen(stream: int, begin: float, end: float) -> np.ndarray:
+        bounds = round(begin * SAMPLE_RATE), round(end * SAMPLE_RATE)
+        audio = render(run.plan.timelines[stream], run.plan.sounds, *bounds)
+        return audio.astype(np.float32) / 32768.0
+
+    return listen
+
+
+def _same(run: Run, offline: Run) -> float:
+    """Share of finals with the same characters."""
+    pairs = [
+        (ours.final.text, theirs.final.text)
+        for heard, other in zip(run.heard, offline.heard, strict=True)
+        for ours, theirs in zip(heard, other, strict=True)
+    ]
+    return sum(a == b for a, b in pairs) / len(pairs)
 
 
 def _sum(errors: Sequence[WordErrors]) -> WordErrors:

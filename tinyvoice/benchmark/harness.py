@@ -12,11 +12,14 @@ import os
 import signal
 import sys
 import time
+from array import array
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, Protocol
+
+import numpy as np
 
 from tinyvoice.audio.files import SAMPLE_RATE
 from tinyvoice.benchmark.load import (
@@ -35,6 +38,7 @@ from tinyvoice.benchmark.timeline import make_timelines
 from tinyvoice.engine.errors import EngineError
 from tinyvoice.engine.events import Event, Failed, UtteranceFailed
 from tinyvoice.errors import ConfigurationError, TinyvoiceError
+from tinyvoice.metrics import LONG_PAUSE_S
 
 START_SPREAD_S = 4.0
 """Streams begin within this time, so that their utterances do not end together."""
@@ -101,6 +105,19 @@ class RunSettings:
                 )
 
 
+@dataclass(frozen=True)
+class Pauses:
+    """By how many seconds the event loop was late for a timer that was set again and again."""
+
+    asked: int
+    """How often the timer was set."""
+    p99: float
+    p999: float
+    greatest: float
+    long: int
+    """How often it was late by more than :data:`~tinyvoice.metrics.LONG_PAUSE_S`."""
+
+
 @dataclass
 class Run:
     """What one run brought."""
@@ -119,7 +136,7 @@ class Run:
     cpu_s: float = 0.0
     """Processor time of this process meanwhile."""
     wall_s: float = 0.0
-    loop_blocked_s: float | None = None
+    pauses: Pauses | None = None
     lateness: Lateness | None = None
     interrupted: bool = False
 
@@ -183,7 +200,7 @@ async def paced_run(
             ended = time.monotonic()
     run = gather(plan, clips, feeds, zero, ended)
     run.cpu_s, run.wall_s = cpu, ended - zero
-    run.lateness, run.loop_blocked_s = parser.lateness, probe.greatest
+    run.lateness, run.pauses = parser.lateness, probe.pauses
     run.interrupted = stop.is_set()
     if run.interrupted:
         run.failures, run.lost = [], 0
@@ -373,11 +390,22 @@ class LoopProbe:
     """Notes by how much the event loop is late for a timer that it is set again and again."""
 
     def __init__(self, wanted: bool = True) -> None:
-        self.greatest: float | None = 0.0 if wanted else None
+        self._wanted = wanted
+        self._late = array("f")
         self._task: asyncio.Task[None] | None = None
 
+    @property
+    def pauses(self) -> Pauses | None:
+        """What was found; None where nobody wanted to know, or there was no time for it."""
+        if not self._late:
+            return None
+        late = np.asarray(self._late)
+        p99, p999 = np.percentile(late, [99, 99.9])
+        long = int((late > LONG_PAUSE_S).sum())
+        return Pauses(len(late), float(p99), float(p999), float(late.max()), long)
+
     async def __aenter__(self) -> LoopProbe:
-        if self.greatest is not None:
+        if self._wanted:
             self._task = asyncio.create_task(self._watch())
         return self
 
@@ -391,7 +419,7 @@ class LoopProbe:
         while True:
             due = time.monotonic() + PROBE_INTERVAL_S
             await asyncio.sleep(PROBE_INTERVAL_S)
-            self.greatest = max(self.greatest or 0.0, time.monotonic() - due)
+            self._late.append(time.monotonic() - due)
 
 
 @asynccontextmanager

@@ -1,7 +1,8 @@
 """From a Realtime session's server events to the engine's events, for the benchmark; no I/O.
 
-What a server does not tell is not made up: a final's confidence and the end of the audio it stands
-for are not a number. Speech that the engine cuts into several utterances is one turn here.
+What a server does not tell is not made up: a final's confidence is not a number, and neither is the
+end of the audio it stands for where the server's usage does not say how much that was. Speech that
+the engine cuts into several utterances is one turn here.
 """
 
 from __future__ import annotations
@@ -44,6 +45,8 @@ class _Turn:
     ended_s: float = math.nan
     """How much had been heard when its end was decided."""
     transcript: str = ""
+    seconds: float = math.nan
+    """Audio that its transcript stands for."""
     completed: float | None = None
     """When its transcript came in."""
 
@@ -122,6 +125,9 @@ class Turns:
             return  # silence that was committed at the end
         if kind == "completed":
             turn.transcript, turn.completed = str(event["transcript"]), wall
+            usage = event.get("usage") or {}
+            if usage.get("type") == "duration":
+                turn.seconds = float(usage["seconds"])
             return  # its words follow
         failed = RemoteError(f"A turn was not transcribed: {event['error'].get('message')}")
         yield Received(UtteranceFailed(turn.utterance, failed, turn.ended_s), wall)
@@ -157,7 +163,7 @@ class Turns:
             end=self._speech_end(turn),
             confidence=math.nan,
             audio_start=turn.started_s - PADDING_MS / 1000,
-            audio_end=math.nan,
+            audio_end=turn.started_s - PADDING_MS / 1000 + turn.seconds,
             at=turn.ended_s,
         )
         wall, turn.completed = turn.completed, None

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tinyvoice.errors import ConfigurationError, ManifestError, MissingExtraError
-from tinyvoice.metrics import HELD_TIME_TO_FINAL_S, METRICS
+from tinyvoice.metrics import HELD_TIME_TO_FINAL_S, LONG_PAUSE_S, METRICS
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -95,20 +95,16 @@ def latency_table(single: Record, what: str = "one stream") -> Table:
 def single_table(record: Record) -> Table:
     """What has one value for a run of one stream."""
     single, text = record["single"], record["single"]["text"] or {}
-    difference = text.get("delta_wer")
     values = {
         "revision_rate": number(single["revision_rate"], 3),
         "stable_prefix_rate": percent(single["stable_prefix_rate"]),
-        "wer_streamed": percent(text.get("wer_streamed")),
-        "wer_offline": percent(text.get("wer_offline")),
-        "delta_wer": delta(difference) if difference else UNKNOWN,
+        **word_errors(text),
         "compute": number(single["compute"], 4),
         "peak_memory": megabytes(record["peak_memory"]),
         "loop_blocked": milliseconds(single["loop_blocked"]),
     }
     rows = [(METRICS[name].title, shown) for name, shown in values.items() if shown != UNKNOWN]
-    if text.get("same_as_offline") is not None:
-        rows.append(("finals equal to offline", percent(text["same_as_offline"])))
+    rows += _equal_to_offline(text)
     if single["harness"]:
         rows.append(("measuring itself, CPU s per s, taken off", number(single["harness"], 4)))
     rows += _of_every_single(single)
@@ -121,15 +117,35 @@ def server_single_table(single: Record) -> Table:
     values = {
         METRICS["revision_rate"].title: number(single["revision_rate"], 3),
         METRICS["stable_prefix_rate"].title: percent(single["stable_prefix_rate"]),
-        METRICS["wer_streamed"].title: percent(text.get("wer_streamed")),
+        **{METRICS[name].title: shown for name, shown in word_errors(text).items()},
         "compute of the server": number(single["compute"], 4),
         "memory of the server": megabytes(single["memory"]),
         "measuring itself, CPU s per s, not in it": number(single["harness"], 4),
         "event loop of the measuring blocked": milliseconds(single["loop_blocked"]),
     }
     rows = [(title, shown) for title, shown in values.items() if shown != UNKNOWN]
+    rows += _equal_to_offline(text)
     rows += _of_every_single(single)
     return Table("Text and cost of the server", ("one session", "figure"), rows)
+
+
+def word_errors(text: Record) -> dict[str, str]:
+    """Word error rates by the names of their metrics: first of the same audio, then of the whole.
+
+    Records of before the stretches were transcribed lack theirs.
+    """
+    return {
+        "wer_streamed": percent(text.get("wer_streamed")),
+        "wer_stretches": percent(text.get("wer_stretches")),
+        "delta_wer_stretches": delta(text.get("delta_wer_stretches")),
+        "wer_offline": percent(text.get("wer_offline")),
+        "delta_wer": delta(text.get("delta_wer")),
+    }
+
+
+def _equal_to_offline(text: Record) -> list[tuple[str, str]]:
+    same = text.get("same_as_offline")
+    return [] if same is None else [("finals equal to offline", percent(same))]
 
 
 def _of_every_single(single: Record) -> list[tuple[str, str]]:
@@ -141,6 +157,15 @@ def _of_every_single(single: Record) -> list[tuple[str, str]]:
         rows.append(
             ("load generator late by, p99 / greatest",
              f"{milliseconds(late['p99'])} / {milliseconds(late['greatest'])}")
+        )  # fmt: skip
+    if pauses := single.get("pauses"):  # records of before the others were counted lack it
+        rows.append(
+            ("event loop late by, p99 / p99.9",
+             f"{milliseconds(pauses['p99'])} / {milliseconds(pauses['p999'])}")
+        )  # fmt: skip
+        rows.append(
+            (f"event loop late by more than {milliseconds(LONG_PAUSE_S)}",
+             f"{pauses['long']:,} of {pauses['asked']:,} times")
         )  # fmt: skip
     rows += [(f"failed: {failure}", "1") for failure in single["failures"]]
     if single["refused"]:
@@ -225,7 +250,8 @@ def streams_table(kind: str, runs: Sequence[Record], held: int | None) -> Table:
                 milliseconds(interval and interval["p95"]),
                 str(run["refused"]),
                 number(run["compute"], 4),
-                milliseconds(run["loop_blocked"]),
+                _pauses(run),
+                milliseconds(run["lateness"] and run["lateness"]["greatest"]),
                 "yes" if run["held"] else f"no: {fault(run['reason'])}",
             )
         )
@@ -236,7 +262,8 @@ def streams_table(kind: str, runs: Sequence[Record], held: int | None) -> Table:
         "partials p95",
         "refused",
         "CPU s/s",
-        "blocked",
+        "blocked p99.9, most",
+        "load late",
         "held",
     )
     if kind == "server":
@@ -247,6 +274,13 @@ def streams_table(kind: str, runs: Sequence[Record], held: int | None) -> Table:
         return Table("Sessions of the server", columns, rows, note)
     title = "Streams" if kind == "engine" else "Streams of the baseline"
     return Table(title, columns, rows, "" if held is None else f"{held} streams held")
+
+
+def _pauses(run: Record) -> str:
+    """How late the event loop was: once in a thousand times, and at most."""
+    most = milliseconds(run["loop_blocked"])
+    pauses = run.get("pauses")
+    return most if not pauses else f"{milliseconds(pauses['p999'])}, {most}"
 
 
 def soak_table(soak: Record) -> Table:
@@ -359,8 +393,10 @@ def percent(value: float | None) -> str:
     return UNKNOWN if value is None else f"{value:.1%}"
 
 
-def delta(difference: Record) -> str:
+def delta(difference: Record | None) -> str:
     """A difference of rates in points, with its interval."""
+    if not difference:
+        return UNKNOWN
     value, low, high = (difference[key] * 100 for key in ("value", "low", "high"))
     return f"{value:+.2f} points ({low:+.2f} to {high:+.2f})"
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tinyvoice.audio.files import SAMPLE_RATE
+from tinyvoice.benchmark.appends import heard_by_server
 from tinyvoice.benchmark.baseline import GrowingBufferEngine
 from tinyvoice.benchmark.figures import (
     Figures,
@@ -186,9 +187,15 @@ class Suite:
         """One session of the server: latencies, words, and what it says of its cost."""
         run, figures = self._run_server("one session of the server", seconds=seconds)
         if self.with_text:
-            text = TextFigures(streamed_word_error_rate(run, self.clips), None, None, None)
-            figures = replace(figures, text=text)
+            figures = replace(figures, text=self._text_of_server(run))
         self.report.server_single = figures
+
+    def _text_of_server(self, run: Run) -> TextFigures:
+        """Offline transcripts beside them, where the server has the model that is at hand."""
+        if self.model is None or not any(run.heard):
+            return TextFigures(streamed_word_error_rate(run, self.clips), None, None, None)
+        self.say("offline transcripts of the same speech", 0.0)
+        return text_figures(run, self.clips, self._offline, heard_by_server(run.plan))
 
     def compare_compute(self, seconds: float) -> None:
         """Compute per second of audio of engine and baseline, at short and long utterances."""
