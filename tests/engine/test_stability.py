@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Sequence
 from importlib.resources import files
 
@@ -42,10 +43,13 @@ def decoded(text: str, unsure: tuple[str, ...] = (), end: float = UNSURE) -> Dec
 
 
 def follow(
-    hypotheses: Sequence[str | Decoded], rule: StabilityRule | None = None, step: float = 0.32
+    hypotheses: Sequence[str | Decoded],
+    rule: StabilityRule | None = None,
+    step: float = 0.32,
+    certain_s: float = math.inf,
 ) -> list[tuple[str, str]]:
     """Stable part and tail after each of the hypotheses, which come every ``step`` seconds."""
-    prefix, seen = StablePrefix(embedded().tokenizer, rule), []
+    prefix, seen = StablePrefix(embedded().tokenizer, rule, certain_s), []
     for at, hypothesis in enumerate(hypotheses, 1):
         taken = decoded(hypothesis) if isinstance(hypothesis, str) else hypothesis
         prefix.update(taken, at * step)
@@ -67,6 +71,13 @@ def test_the_last_word_is_stable_where_the_end_is_sure() -> None:
     assert follow([end, end]) == [("", "stop"), ("stop", "")]
     bounded = Decoded(end.ids, end.logprobs, end.margins[:-1])
     assert follow([bounded, bounded])[-1] == ("", "stop")
+
+
+def test_words_that_may_lie_behind_a_cut_are_not_stable() -> None:
+    # "light" first comes up after 0.64 s, "now" after 0.96 s.
+    said = ["turn the", "turn the light", *["turn the light now please"] * 3]
+    assert follow(said, certain_s=0.64)[-1] == ("turn the light", " now please")
+    assert follow(said)[-1] == ("turn the light now", " please")
 
 
 def test_an_unsure_word_keeps_all_behind_it_in_the_tail() -> None:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tinyvoice.vad.segmentation import MIN_SECONDS, split_at_quietest
+from tinyvoice.vad.segmentation import MIN_SECONDS, earliest_cut_s, split_at_quietest
 
 RATE = 16000
 
@@ -63,6 +63,15 @@ def test_a_closed_stop_in_a_word_is_not_a_pause() -> None:
 def test_another_limit_and_silence(max_seconds: float) -> None:
     samples = np.zeros(33 * RATE, dtype=np.float32)
     assert_whole(samples, split_at_quietest(samples, RATE, max_seconds), max_seconds)
+
+
+@pytest.mark.parametrize("max_seconds", [4.0, 12.0, 30.0])
+def test_no_cut_is_earlier_than_is_said(max_seconds: float) -> None:
+    samples = noise(max_seconds + 1.5)
+    earliest = earliest_cut_s(max_seconds)
+    samples[: round((earliest + 0.2) * RATE)] = 0.0
+    (_, cut), *_ = split_at_quietest(samples, RATE, max_seconds)
+    assert cut / RATE == pytest.approx(earliest + 0.1)
 
 
 def test_a_limit_too_short_is_refused() -> None:

@@ -125,7 +125,7 @@ def transcribe(
         Segmentation,
         typer.Option(
             "--segment",
-            help="Where recordings longer than the model takes, about 30 s, are cut: in pauses, "
+            help="Where recordings longer than the model takes, 30 s or less, are cut: in pauses, "
             "leaving out what is no speech, or at the quietest points near that length.",
         ),
     ] = Segmentation.PAUSES,

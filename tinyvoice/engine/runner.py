@@ -41,6 +41,7 @@ from tinyvoice.model.transcription import (
     longest_piece_s,
     read_pieces,
 )
+from tinyvoice.vad.segmentation import earliest_cut_s
 from tinyvoice.vad.silero import SileroVAD
 from tinyvoice.vad.smart_turn import SmartTurn
 from tinyvoice.vad.utterance import UtteranceDetector
@@ -197,8 +198,9 @@ class ModelRunner:
     def _hypothesis(self, stream: LiveStream) -> Hypothesis:
         if stream.hypothesis is None:
             self.decoder.reset(stream.slot)
-            stable = StablePrefix(self.model.tokenizer)
             detector = stream.detector
+            certain_s = earliest_cut_s(detector.max_utterance_s)
+            stable = StablePrefix(self.model.tokenizer, certain_s=certain_s)
             stream.hypothesis = Hypothesis(
                 detector.utterance, self.encoder.new_state(), stable, detector.audio_start
             )

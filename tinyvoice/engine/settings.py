@@ -65,7 +65,7 @@ class EngineSettings:
     """Events of a stream that may wait to be read; then the stream fails. Of partials only the
     newest waits."""
     max_utterance_s: float = MAX_SECONDS
-    """Speech beyond this is cut at its quietest point. The encoder takes no more than 30 s."""
+    """Speech beyond this is cut at its quietest point; sooner where the model takes less."""
     refuse_partial_gap_s: float = 1.5
     """Where partials came this much late (on the audio clock, the median of the last seconds), new
     streams are refused with `EngineOverloadedError`. So they are where finals did, or where audio
@@ -78,6 +78,12 @@ class EngineSettings:
     a window encoded anew, for any encoder. ``auto`` chooses by the checkpoint."""
     threads: int | None = None
     """Threads of the model on a CPU: more than one pays only for large models. None chooses."""
+    freeze_objects: bool = False
+    """Whether every object that there is once the model is loaded, the host program's too, is taken
+    out of Python's search for garbage for good (`gc.freeze`). Libraries and model are a million
+    objects that stay, and each full search of them stops every thread, the event loop's too, for
+    tens of milliseconds. For programs that load the model at their start, as ``serve``, ``listen``
+    and ``bench`` do; cycles of objects that the program drops later are never freed."""
 
     def __post_init__(self) -> None:
         in_range("max_streams", self.max_streams, 1, 100_000)

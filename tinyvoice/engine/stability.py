@@ -15,6 +15,7 @@ here hears audio or changes what the model decodes.
 
 from __future__ import annotations
 
+import math
 import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
@@ -82,8 +83,13 @@ class StablePrefix:
     ``stable + tail`` is the text to show. Both may be empty; the tail brings its leading space.
     """
 
-    def __init__(self, tokenizer: Any, rule: StabilityRule | None = None) -> None:
+    def __init__(
+        self, tokenizer: Any, rule: StabilityRule | None = None, certain_s: float = math.inf
+    ) -> None:
         self.rule = rule or StabilityRule()
+        self.certain_s = certain_s
+        """Seconds of the utterance that are in it wherever it will be cut, should it become too
+        long: words that come up later may yet belong to the next one, and are not stable."""
         self.stable = ""
         self.tail = ""
         self._heard: list[str] = []
@@ -148,7 +154,8 @@ class StablePrefix:
         word, rule = self._words[at], self.rule
         behind = len(self._words) - 1 - at
         return (
-            word.agreements >= rule.agreements
+            word.since <= self.certain_s
+            and word.agreements >= rule.agreements
             and seconds - word.since >= rule.age_s
             and word.margin >= rule.margin
             and word.following >= rule.following_margin

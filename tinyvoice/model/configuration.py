@@ -16,6 +16,7 @@ from transformers import AutoConfig, PreTrainedConfig
 from transformers.configuration_utils import SubConfigSpec
 
 from tinyvoice.errors import ConfigurationError
+from tinyvoice.vad.segmentation import MAX_SECONDS, MIN_SECONDS
 
 # Version of the checkpoint layout this package writes. A reader refuses higher ones.
 FORMAT_VERSION = 1
@@ -69,6 +70,9 @@ MAX_EXPERTS = 1024
 IGNORED_KEYS = ("auto_map", "custom_pipelines", "pipeline_tag", "encoder")
 
 
+MIN_PIECE_S = 4 * MIN_SECONDS
+"""Pieces that are to be shorter cannot be cut well."""
+
 MAX_PADDING_S = 2.0
 """More silence around a clip would only take the place of speech."""
 
@@ -76,11 +80,13 @@ MAX_PADDING_S = 2.0
 class ASRConfig(PreTrainedConfig):
     """Everything needed to build an :class:`~tinyvoice.model.modeling.ASRModel`.
 
-    ``encoder_dim`` and ``llm_dim`` default to the sizes of the nested configurations. Four keys go
+    ``encoder_dim`` and ``llm_dim`` default to the sizes of the nested configurations. Five keys go
     beyond tiny-audio's and are optional: ``aligner_alphabet`` (letters of the word aligner),
     ``embedded_backbones`` (encoder and language model weights lie in this checkpoint's own
     safetensors), ``silence_padding_s`` (seconds of silence put before and behind every clip, for a
-    model that expects speech to begin and end in silence) and ``freeze_encoder``.
+    model that expects speech to begin and end in silence), ``longest_piece_s`` (seconds of sound
+    that the model understands well in one go; what is longer is cut; None for all that the encoder
+    takes) and ``freeze_encoder``.
 
     Raises :class:`~tinyvoice.errors.ConfigurationError` for values no model can be built from.
     """
@@ -136,6 +142,7 @@ class ASRConfig(PreTrainedConfig):
     aligner_alphabet: str | None = None
     embedded_backbones: bool = False
     silence_padding_s: float = 0.0
+    longest_piece_s: float | None = None
     tinyvoice_version: str | None = None
     format_version: int = FORMAT_VERSION
 
@@ -216,6 +223,17 @@ class ASRConfig(PreTrainedConfig):
             raise ConfigurationError(
                 f"silence_padding_s is {padding!r}; it must be 0 to {MAX_PADDING_S:g} seconds",
                 key="silence_padding_s",
+            )
+        longest = self.longest_piece_s
+        if longest is not None and (
+            isinstance(longest, bool)
+            or not isinstance(longest, int | float)
+            or not MIN_PIECE_S <= longest <= MAX_SECONDS
+        ):
+            raise ConfigurationError(
+                f"longest_piece_s is {longest!r}; it must be {MIN_PIECE_S:g} to {MAX_SECONDS:g} "
+                "seconds, or null for all that the encoder takes",
+                key="longest_piece_s",
             )
         for key in ("projector_type", "system_prompt", "audio_model_id", "text_model_id"):
             if not isinstance(getattr(self, key), str):

@@ -403,7 +403,7 @@ class ASRModel(PreTrainedModel):
         ``sample_rate`` is that of arrays, 16 kHz unless said. ``batch_size`` pieces of at most 30 s
         run together. ``generation`` may hold ``max_new_tokens`` and names of ``GenerationConfig``.
 
-        ``segment`` says where clips are cut that the encoder does not take whole, about 30 s:
+        ``segment`` says where clips are cut that the model does not take whole, 30 s or less:
         with ``"pauses"`` between utterances, found by voice activity as in live speech, and
         stretches without speech are left out; with ``"fixed"`` at the quietest points near that
         length, and everything is transcribed. Shorter clips are taken whole. ``progress`` is called

@@ -169,8 +169,14 @@ def load_clip(model: ASRModel, source: Any, sample_rate: int | None) -> np.ndarr
 
 
 def longest_piece_s(model: ASRModel) -> float:
-    """Seconds of sound that the encoder takes in one go, beside the silence around them."""
-    return MAX_SECONDS - 2 * model.config.silence_padding_s
+    """Seconds of sound that the model is given in one go, beside the silence around them.
+
+    That is all that the encoder takes, or less where the checkpoint understands less (the
+    configuration's ``longest_piece_s``).
+    """
+    config = model.config
+    taken = MAX_SECONDS - 2 * config.silence_padding_s
+    return taken if config.longest_piece_s is None else min(taken, config.longest_piece_s)
 
 
 def is_short(model: ASRModel, samples: np.ndarray) -> bool:

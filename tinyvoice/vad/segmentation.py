@@ -16,6 +16,11 @@ WINDOW_SECONDS = 0.2  # a pause between phrases lasts about this long, a stop co
 STEP_SECONDS = 0.01
 
 
+def earliest_cut_s(max_seconds: float = MAX_SECONDS) -> float:
+    """Seconds of a clip that are in its first piece, wherever a longer one is cut."""
+    return max_seconds - min(SEARCH_SECONDS, max_seconds / 2)
+
+
 def split_at_quietest(
     samples: np.ndarray, sample_rate: int, max_seconds: float = MAX_SECONDS
 ) -> list[tuple[int, int]]:
