@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import logging
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -25,6 +26,8 @@ from rich.progress import (
 )
 
 from tinyvoice.errors import ConfigurationError
+
+logger = logging.getLogger(__name__)
 
 LOG_FILE = "log.jsonl"
 
@@ -139,7 +142,13 @@ def _wants_wandb(wandb: Tracking) -> bool:
             "training.wandb=on needs the package wandb: pip install wandb, or leave it at auto.",
             key="training.wandb",
         )
-    return installed and (wandb == "on" or bool(os.environ.get("WANDB_API_KEY")))
+    key = bool(os.environ.get("WANDB_API_KEY"))
+    if key and not installed:
+        logger.warning(
+            "WANDB_API_KEY is set, but the package wandb is not installed, so nothing is sent to "
+            "it: pip install wandb, or set training.wandb=off"
+        )
+    return installed and (wandb == "on" or key)
 
 
 def _rounded(value: Any) -> Any:

@@ -18,7 +18,15 @@ from tinyvoice.errors import ConfigurationError, MissingExtraError, TinyvoiceErr
 from tinyvoice.model.configuration import ASRConfig
 from training.data.augmentation import build_augmentation
 from training.data.collator import ClipSettings
-from training.data.corpora import Corpus, CorpusSettings, Labels, Limits, Split, open_corpus
+from training.data.corpora import (
+    Corpus,
+    CorpusSettings,
+    Labels,
+    Limits,
+    Split,
+    may_have_word_times,
+    open_corpus,
+)
 from training.data.manifest import OnError
 from training.data.mixing import Mixture
 from training.settings import parse_settings
@@ -157,6 +165,8 @@ def open_data(
             for name, count in mixture.counts().items() if mixture else ():
                 print(f"{what}: {count} clips of {name}", file=sys.stderr)
         _report_left_out(train)
+        if settings.cut_probability:
+            _warn_of_uncut(train, settings.cut_probability)
     return train, evaluation
 
 
@@ -190,6 +200,17 @@ def _report_left_out(mixture: Mixture) -> None:
             print(f"left out of {corpus.name}: {corpus.dropped}", file=sys.stderr)
         for error in corpus.dropped.errors[:SHOWN_ERRORS]:
             print(f"  {error}", file=sys.stderr)
+
+
+def _warn_of_uncut(mixture: Mixture, probability: float) -> None:
+    """Say which corpora have no clip that can be cut at a random point."""
+    for corpus in mixture.corpora:
+        if not may_have_word_times(corpus):
+            print(
+                f"warning: data.cut_probability is {probability:g}, but {corpus.name} has no word "
+                "times, so none of its clips is cut: give 'words' in a manifest, or set it to 0.",
+                file=sys.stderr,
+            )
 
 
 @hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name="config")

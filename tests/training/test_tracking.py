@@ -60,7 +60,7 @@ def test_other_processes_record_nothing(tmp_path: Path) -> None:
 
 
 def test_wandb_that_is_wanted_but_missing_is_named(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setitem(sys.modules, "wandb", None)
     monkeypatch.setenv("WANDB_API_KEY", "a key")
@@ -68,4 +68,9 @@ def test_wandb_that_is_wanted_but_missing_is_named(
         Tracker(tmp_path, {}, wandb="on", console=console())
     with Tracker(tmp_path, {}, wandb="auto", console=console()) as tracker:
         tracker.record("train", 1, {"loss": 0.5})
+    (warning,) = caplog.messages
+    assert "WANDB_API_KEY is set, but the package wandb is not installed" in warning
+    with Tracker(tmp_path, {}, wandb="off", console=console()):
+        pass
+    assert len(caplog.messages) == 1
     assert "a key" not in (tmp_path / LOG_FILE).read_text()

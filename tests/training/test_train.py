@@ -1,5 +1,6 @@
 """Whole runs from Hydra's configuration: every experiment, stages in a row, two processes."""
 
+import json
 import os
 import subprocess
 import sys
@@ -18,7 +19,7 @@ from tinyvoice.model.checkpoint import load_checkpoint
 from tinyvoice.model.configuration import AUDIO_MODEL_ID, ASRConfig
 from tinyvoice.model.random_weights import PUBLISHED_PROJECTORS
 from training.settings import parse_settings
-from training.train import CONFIGS, RunSettings, clip_settings, run
+from training.train import CONFIGS, RunSettings, clip_settings, open_data, run
 from training.trainer import STATE_FILE, TrainerSettings
 
 EXPERIMENTS = ("transcription", "mosa", "moe", "qformer", "mlp_lora", "mlp_fine_tune")
@@ -153,6 +154,21 @@ def test_the_number_of_samples_and_what_was_left_out_are_told(
     # Before training and, where it is read, at the end.
     assert told.count(f"left out of {manifest}: 1 broken lines") == 2
     assert f"{manifest}:17: not a line of JSON" in told.splitlines()[-1]
+
+
+def test_clips_that_cannot_be_cut_are_told(
+    small: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cut = parse_settings(RunSettings, composed(*small, "data.cut_probability=0.5"), "").data
+    open_data(cut)
+    assert "warning" not in capsys.readouterr().err, "the recordings have word times"
+    manifest = tmp_path / "m.jsonl"
+    lines = [json.loads(line) for line in manifest.read_text().splitlines()]
+    for line in lines:
+        del line["words"]
+    manifest.write_text("\n".join(map(json.dumps, lines)))
+    open_data(cut)
+    assert f"data.cut_probability is 0.5, but {manifest} has no word" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,8 @@ from rich.table import Table
 
 from tinyvoice.errors import ConfigurationError
 
+GRAMMAR_SENTENCES = 1000
+
 app = typer.Typer(pretty_exceptions_enable=False)
 
 
@@ -25,8 +27,15 @@ def synth(
         "corpus"
     ),
     count: Annotated[
-        int, typer.Option("--count", "-n", min=1, help="Sentences to draw from the grammar.")
-    ] = 1000,
+        int | None,
+        typer.Option(
+            "--count",
+            "-n",
+            min=1,
+            help="Sentences to draw from the grammar (1000 unless said), or the first so many of "
+            "the file.",
+        ),
+    ] = None,
     voices: Annotated[
         str, typer.Option(help="'training', 'held-out', or voice names with commas between them.")
     ] = "training",
@@ -59,9 +68,8 @@ def synth(
         Console().print(_voice_table())
         return
     settings = CorpusSettings(renditions=renditions, rate=rate, pitch=pitch, seed=seed)
-    lines = plan(
-        _read(texts) if texts else sentences(count, seed), _choose_voices(voices, console), settings
-    )
+    said = _read(texts)[:count] if texts else sentences(count or GRAMMAR_SENTENCES, seed)
+    lines = plan(said, _choose_voices(voices, console), settings)
     manifest = make_corpus(lines, output, settings=settings, workers=workers or os.cpu_count() or 1)
     console.print(f"{len(lines)} utterances planned, corpus in {manifest}")
 

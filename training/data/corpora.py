@@ -159,6 +159,13 @@ def open_corpus(settings: CorpusSettings, split: Split, limits: Limits) -> Corpu
     return None if path is None else ManifestCorpus(path, limits)
 
 
+def may_have_word_times(corpus: Corpus) -> bool:
+    """Whether some clip of a corpus has the times of its words; assumed of a user's own corpus."""
+    if isinstance(corpus, ManifestCorpus):
+        return corpus.has_word_times
+    return not isinstance(corpus, HubCorpus)
+
+
 def _factory(name: str) -> Callable[..., Corpus | None]:
     """Import ``module:function``."""
     module, _, attribute = name.partition(":")
@@ -194,6 +201,11 @@ class ManifestCorpus:
                 self._utterances.append(utterance)
                 self._labels.append(label)
         self.durations = np.array([u.duration for u in self._utterances], dtype=np.float64)
+
+    @property
+    def has_word_times(self) -> bool:
+        """Whether some utterance has the times of its words."""
+        return any(utterance.words is not None for utterance in self._utterances)
 
     def __len__(self) -> int:
         return len(self._utterances)
