@@ -19,6 +19,7 @@ from tests.realtime.driving import (
 from tinyvoice.engine.errors import EngineError
 from tinyvoice.engine.events import (
     Failed,
+    Final,
     SpeechEnded,
     SpeechStarted,
     TokenLogprob,
@@ -501,15 +502,56 @@ def test_a_manual_clear() -> None:
     driven.check(complete=False)
 
 
-def test_a_full_buffer_refuses_audio_and_loses_none() -> None:
+def piece(text: str, utterance: int, start: float, end: float, continues: bool = True) -> Final:
+    """A part of speech that the engine has cut at a quiet point."""
+    bounds = {"start": start, "end": end, "audio_start": start, "audio_end": end}
+    return final(text, utterance, **bounds, at=end, continues=continues)
+
+
+def test_a_full_buffer_drops_its_oldest_audio_and_says_so_once() -> None:
     driven = manual(limits={"uncommitted_seconds": 2.0})
-    driven.append(2)
+    assert driven.append(2) == []
     error = only_error(driven.append(0.1))
     assert error["code"] == "input_audio_buffer_full"
-    assert driven.done == []
-    assert kinds(driven.client("input_audio_buffer.commit")) == COMMITTED
-    assert driven.append(1) == []
     assert len(driven.put(Feed)) == 1
+    for _ in range(50):
+        assert driven.append(0.1) == []
+    assert kinds(driven.client("input_audio_buffer.commit")) == COMMITTED
+    assert driven.append(2) == []
+    assert kinds(driven.append(0.1)) == ["error"]
+    driven.client("input_audio_buffer.clear")
+    assert driven.append(2) == []
+
+
+def test_what_was_told_of_dropped_audio_stays_in_the_transcript() -> None:
+    driven = manual(limits={"uncommitted_seconds": 40.0})
+    driven.append(30)
+    driven.engine(piece("one two", 0, 0.0, 20.0))
+    driven.engine(partial("three", utterance=1, at=29.0))
+    assert kinds(driven.append(40)) == ["error"]  # the first piece is dropped, not the second
+    driven.engine(piece("three four", 1, 20.0, 48.0))
+    driven.client("input_audio_buffer.commit")
+    driven.tell("committed", "item_1", 2)
+    events = driven.engine(piece("five", 2, 48.0, 70.0, continues=False))
+    assert said(events) == [("item_1", "one two three four five")]
+    assert events[-1]["usage"] == {"type": "duration", "seconds": 70.0}
+    driven.check()
+
+
+def test_speech_is_not_dropped_before_it_is_transcribed() -> None:
+    """Nobody is told the text here: what was dropped is missing, what was being heard is not."""
+    driven = Driven(limits={"uncommitted_seconds": 40.0})
+    driven.client("session.update", session={"audio": {"input": {"turn_detection": None}}})
+    driven.append(30)
+    driven.engine(piece("one", 0, 0.0, 20.0))
+    assert kinds(driven.append(50)) == ["error"]
+    driven.engine(piece("two", 1, 20.0, 39.0))  # heard late, as a whole
+    driven.client("input_audio_buffer.commit")
+    driven.client("response.create")
+    driven.tell("committed", "item_1", 2)
+    driven.engine(piece("three", 2, 39.0, 80.0, continues=False))
+    (heard,) = driven.generated.request.items
+    assert heard["content"][0]["transcript"] == "two three"
 
 
 def test_a_full_buffer_of_a_track_is_told_once() -> None:
@@ -517,6 +559,7 @@ def test_a_full_buffer_of_a_track_is_told_once() -> None:
     driven.tell("receive_audio", bytes(48_000))
     assert kinds(driven.tell("receive_audio", bytes(960))) == ["error"]
     assert driven.tell("receive_audio", bytes(960)) == []
+    assert len(driven.put(Feed)) == 1
 
 
 # --- other ways of ending -------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from tinyvoice.errors import ConfigurationError
 
 @dataclass(frozen=True)
 class SessionLimits:
-    """Bounds of one session; what exceeds them is refused with an ``error`` event.
+    """Bounds of one session; what exceeds them is told in an ``error`` event.
 
     Raises:
         ConfigurationError: a bound is not positive; ``key`` names it.
@@ -20,8 +20,8 @@ class SessionLimits:
     append_bytes: int = 15 * 1024 * 1024
     """Bytes of audio in one ``input_audio_buffer.append``."""
     uncommitted_seconds: float = 600.0
-    """Audio that may wait for a commit. Without turn detection further audio is refused until
-    there is a commit or a clear; with turn detection a turn of this length is ended."""
+    """Audio that may wait for a commit. Without turn detection the oldest is dropped beyond that,
+    with an error, until there is a commit or a clear; with it a turn of this length is ended."""
     minimum_commit_ms: float = 100.0
     """Audio that a commit takes at least."""
     stall_seconds: float = 2.0

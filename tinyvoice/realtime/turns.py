@@ -79,6 +79,10 @@ class Turn:
     """When it was known that somebody speaks."""
     pieces: dict[int, Piece] = field(default_factory=dict)
     """By number of the utterance, ascending."""
+    dropped: str = ""
+    """What was told of pieces whose audio the buffer no longer has room for."""
+    dropped_s: float = 0.0
+    """Length of those pieces."""
     entry: Entry | None = None
     """The item, when the turn is committed."""
     boundary_ms: float | None = None
@@ -131,7 +135,13 @@ class Turn:
     @property
     def text(self) -> str:
         """What is certain of its text."""
-        return " ".join(piece.text for piece in self.pieces.values() if piece.text)
+        pieces = (piece.text for piece in self.pieces.values())
+        return " ".join(text for text in (self.dropped, *pieces) if text)
+
+    @property
+    def told(self) -> bool:
+        """Whether the client has been sent any of it."""
+        return bool(self.dropped) or any(piece.told for piece in self.pieces.values())
 
 
 @dataclass(frozen=True)
@@ -185,7 +195,10 @@ class InputTurns:
         self._armed_ms = 0.0
         self._idle_from_ms: float | None = None
         self._idle_asked = False
+        self._dropped_ms = 0.0
+        """Up to where audio has been dropped because the buffer was full."""
         self._full = False
+        """Whether the client has been told that it is."""
 
     # --- what is known ---------------------------------------------------------------------------
 
@@ -227,7 +240,8 @@ class InputTurns:
         """Take audio.
 
         Raises:
-            ProtocolError: the client has to commit or clear first; the audio is left out.
+            ProtocolError: the buffer is full, and its oldest audio is dropped until there is a
+                commit or a clear; raised once, and this audio is taken all the same.
         """
         if not audio:
             return
@@ -235,14 +249,6 @@ class InputTurns:
         ticks = samples * self._ticks_per_sample
         manual = self._state.detection is None
         longest_ms = self._state.limits.uncommitted_seconds * 1000
-        if manual and self._uncommitted_ms + ticks / TICKS > longest_ms:
-            self._full = True
-            raise ProtocolError(
-                "input_audio_buffer_full",
-                f"The input audio buffer is full: it takes {longest_ms / 1000:g} s of audio. "
-                "Commit or clear it before appending more.",
-                "audio",
-            )
         self._ticks += ticks
         self._odd_bytes = odd
         self._outbox.put(Feed(audio))
@@ -251,15 +257,51 @@ class InputTurns:
         elif self._open is not None and self._open.announced:
             self._watch_length(self._open, longest_ms)
         self._watch_idle()
+        if manual:
+            self._drop_oldest(longest_ms)
+
+    def _drop_oldest(self, longest_ms: float) -> None:
+        """Keep the newest audio that is not committed, and only so much of it.
+
+        What is dropped are whole pieces of the turn: the engine cuts long speech at its quietest
+        points, and what it has not transcribed yet is kept until it has. What the client has been
+        told of a piece stays in the turn's text, which goes on from there.
+        """
+        if self._uncommitted_ms <= longest_ms:
+            return
+        self._dropped_ms = self.clock_ms - longest_ms
+        turn = self._open
+        if turn is not None and (turn is self._queue[0] or not self._state.transcribes):
+            for number, piece in list(turn.pieces.items()):
+                final = piece.outcome
+                if not isinstance(final, Final) or final.audio_end * 1000 > self._dropped_ms:
+                    break
+                self._drop_piece(turn, number, final)
+        if self._full:
+            return
+        self._full = True
+        raise ProtocolError(
+            "input_audio_buffer_full",
+            f"The input audio buffer is full: it keeps {longest_ms / 1000:g} s of audio, and drops "
+            "the oldest from now on, with its words where they have not been told. Commit or "
+            "clear it earlier.",
+            "audio",
+        )
+
+    def _drop_piece(self, turn: Turn, number: int, final: Final) -> None:
+        if self._state.transcribes and final.text:
+            turn.dropped = f"{turn.dropped} {final.text}".lstrip()
+        turn.dropped_s += max(final.audio_end - final.audio_start, 0.0)
+        del turn.pieces[number]
+        self._turn_of.pop(number, None)
+        self._dead.add(number)
 
     def append_unasked(self, audio: bytes) -> None:
-        """Take audio of a track; a full buffer is told once, since no event of a client's is it."""
-        was_full = self._full
+        """Take audio of a track: no event of a client's is to blame for a full buffer."""
         try:
             self.append(audio)
         except ProtocolError as error:
-            if not was_full:
-                self._outbox.emit("error", error=error.describe(None))
+            self._outbox.emit("error", error=error.describe(None))
 
     def commit(self, event_id: str | None) -> None:
         """End the turn now.
@@ -314,7 +356,7 @@ class InputTurns:
 
     @property
     def _uncommitted_ms(self) -> float:
-        return self.clock_ms - self._commit_boundary_ms
+        return self.clock_ms - max(self._commit_boundary_ms, self._dropped_ms)
 
     def _need_audio(self, buffered_ms: float) -> None:
         least = self._state.limits.minimum_commit_ms
@@ -582,8 +624,7 @@ class InputTurns:
             previous_item_id=self._state.conversation.last,
             item_id=turn.item_id,
         )
-        told = any(piece.told for piece in turn.pieces.values())
-        turn.reported = self._state.transcribes or told
+        turn.reported = self._state.transcribes or turn.told
         turn.entry = self._state.add_item(user_audio_item(turn.item_id))
 
     def _settle(self) -> None:
@@ -599,7 +640,7 @@ class InputTurns:
 
     def _tell_text(self, turn: Turn) -> None:
         """Append-only: what does not go on from what was told is left to ``completed``."""
-        told = any(piece.told for piece in turn.pieces.values())
+        told = turn.told
         for piece in turn.pieces.values():
             rest = piece.text[len(piece.told) :] if piece.text.startswith(piece.told) else ""
             if rest:
@@ -639,6 +680,7 @@ class InputTurns:
 
     def _tell_completed(self, turn: Turn) -> None:
         seconds = sum(final.audio_end - final.audio_start for final in turn.finals)
+        seconds += turn.dropped_s
         fields = {
             "item_id": turn.item_id,
             "content_index": 0,
