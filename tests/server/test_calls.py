@@ -49,10 +49,12 @@ async def calling(
     session: dict[str, Any] | None = None,
     key: str | None = None,
     network: Network | None = None,
+    beta: bool = False,
 ) -> AsyncIterator[tuple[Caller, str]]:
     """A call that stands and has seen ``session.created``; with its id."""
     caller = Caller(network)
     headers = {"Authorization": f"Bearer {key}"} if key else {}
+    headers |= {"OpenAI-Beta": "realtime=v1"} if beta else {}
     try:
         offer = await caller.offer()
         async with client(server) as http:
@@ -74,7 +76,8 @@ async def calling(
         await caller.wait_for_type("session.created")
         yield caller, location.rsplit("/", 1)[-1]
         for event in caller.events:
-            EVENTS.validate_python(event)
+            if not beta:
+                EVENTS.validate_python(event)
     finally:
         await caller.close()
 
@@ -214,6 +217,15 @@ async def test_a_sideband_connection_hears_and_sends_every_event(server: Running
     with pytest.raises(websockets.InvalidStatus) as refused:
         await websockets.connect(address)
     assert refused.value.response.status_code == 404
+
+
+async def test_a_sideband_is_spoken_to_as_its_call_is(server: RunningServer) -> None:
+    async with calling(server, beta=True) as (caller, call_id):
+        address = f"{server.websocket_url}/v1/realtime?call_id={call_id}"
+        async with websockets.connect(address) as sideband:
+            joined = json.loads(await sideband.recv())
+    assert "audio" not in joined["session"]
+    assert joined["session"] == caller.events[0]["session"]
 
 
 async def test_hanging_up_ends_the_call_for_everybody(server: RunningServer) -> None:
@@ -392,9 +404,7 @@ async def _only_with_a_key(server: RunningServer) -> None:
 
 async def _one_at_a_time(server: RunningServer) -> None:
     async with calling(server, key="secret") as (caller, call_id):
-        caller.send({"type": "x" * 20_000})
-        refused = await caller.wait_for_type("error")
-        assert refused["error"]["code"] == "event_too_large"
+        await _what_is_too_long_is_told_to_everybody_in_its_order(server, caller, call_id)
         second = Caller()
         async with client(server) as http:
             full = await http.post(
@@ -412,6 +422,24 @@ async def _a_caller_who_vanishes_is_given_up(server: RunningServer) -> None:
     async with calling(server, key="secret") as (caller, call_id):
         caller.vanish()
         await gone(server, call_id)
+
+
+async def _what_is_too_long_is_told_to_everybody_in_its_order(
+    server: RunningServer, caller: Caller, call_id: str
+) -> None:
+    address = f"{server.websocket_url}/v1/realtime?call_id={call_id}"
+    key = {"Authorization": "Bearer secret"}
+    async with websockets.connect(address, additional_headers=key) as sideband:
+        assert json.loads(await sideband.recv())["type"] == "session.created"
+        caller.send({"type": "input_audio_buffer.clear"})
+        caller.send({"type": "x" * 20_000})
+        caller.send({"type": "input_audio_buffer.clear"})
+        told = [json.loads(await sideband.recv()) for _ in range(3)]
+    await caller.wait_for_type("input_audio_buffer.cleared", 2)
+    assert told == caller.events[1:4]
+    kinds = [event["type"] for event in told]
+    assert kinds == ["input_audio_buffer.cleared", "error", "input_audio_buffer.cleared"]
+    assert told[1]["error"]["code"] == "event_too_large"
 
 
 async def _a_caller_who_never_comes_is_given_up(server: RunningServer) -> None:

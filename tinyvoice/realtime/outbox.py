@@ -23,10 +23,14 @@ class Outbox:
 
     def emit(self, kind: str, **fields: Any) -> None:
         """Add a server event, in the dialect of the connection."""
+        event = self.event(kind, **fields)
+        if event is not None:
+            self._outputs.append(Send(event))
+
+    def event(self, kind: str, **fields: Any) -> dict[str, Any] | None:
+        """A server event in the dialect of the connection; None where that one says nothing."""
         event: dict[str, Any] = {"type": kind, "event_id": self.ids("event"), **fields}
-        translated = to_beta(event) if self.dialect == "beta" else event
-        if translated is not None:
-            self._outputs.append(Send(translated))
+        return to_beta(event) if self.dialect == "beta" else event
 
     def take(self) -> list[Output]:
         """Everything added since the last call."""

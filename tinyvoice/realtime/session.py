@@ -171,6 +171,16 @@ class RealtimeSession:
         )
         self._outbox.emit("error", error=error.describe(None))
 
+    def receive_oversized(self, size: int, limit: int) -> None:
+        """An event of the client that the transport did not take, in bytes."""
+        if self.closed:
+            return
+        error = ProtocolError(
+            "event_too_large",
+            f"An event of {size} bytes came: at most {limit} are taken over a data channel.",
+        )
+        self._outbox.emit("error", error=error.describe(None))
+
     def receive_audio(self, audio: bytes) -> None:
         """Audio of an audio track, in the format of the last `SetFormat`."""
         if not self.closed:
@@ -279,6 +289,12 @@ class RealtimeSession:
     def describe(self) -> dict[str, Any]:
         """The effective session in GA form, as ``session.created`` carries it."""
         return described(self._state.configuration, self.id, self.expires_at)
+
+    def greeting(self) -> dict[str, Any]:
+        """``session.created`` for a client that joins, as the session is now and as it speaks."""
+        event = self._outbox.event("session.created", session=self.describe())
+        assert event is not None
+        return event
 
     @property
     def configuration(self) -> dict[str, Any]:

@@ -149,6 +149,7 @@ class Call:
             "text": self.connection.receive_text,
             "binary": self.connection.receive_binary,
             "audio": self.connection.receive_audio,
+            "oversized": self._refuse,
         }
         while True:
             while self._inbox:
@@ -157,6 +158,10 @@ class Call:
                 await receive[kind](content)  # type: ignore[operator]
             self._mail.clear()
             await self._mail.wait()
+
+    async def _refuse(self, size: str) -> None:
+        limit = self.peer.settings.message_bytes
+        await self.connection.receive_oversized(int(size), limit)
 
     def _deliver(self, kind: str, content: str | bytes) -> None:
         self._inbox_bytes += len(content)
@@ -179,12 +184,7 @@ class Call:
 
     def message_refused(self, size: int) -> None:
         """An event of the client was too long."""
-        limit = self.peer.settings.message_bytes
-        message = f"An event of {size} bytes came: at most {limit} are taken over a data channel."
-        try:
-            self.peer.send(_error_event("event_too_large", message))
-        except (PeerClosedError, MessageTooLargeError):
-            logger.debug("the client cannot be told: %s", message)
+        self._deliver("oversized", str(size))
 
     def audio_received(self, pcm16: bytes) -> None:
         """More of the client's microphone."""

@@ -41,7 +41,6 @@ from tinyvoice.realtime.backends.interface import (
     ResponseRequest,
     Waiting,
 )
-from tinyvoice.realtime.identifiers import random_identifier
 from tinyvoice.realtime.session import RealtimeSession
 from tinyvoice.server import logs
 from tinyvoice.server.metrics import ServerMetrics
@@ -235,12 +234,7 @@ class RealtimeConnection:
         outbox = self._outbox(transport)
         self._outboxes.append(outbox)
         self._write(outbox)
-        created = {
-            "type": "session.created",
-            "event_id": random_identifier("event"),
-            "session": self.session.describe(),
-        }
-        outbox.put(_encoded(created))
+        outbox.put(_encoded(self.session.greeting()))
         if self.close_code is not None:
             outbox.finish(self.close_code, self._close_reason)
         return outbox
@@ -287,6 +281,11 @@ class RealtimeConnection:
     async def receive_binary(self, data: bytes) -> None:
         """A binary frame of a client; returns when the next one may be read."""
         self._tell(self.session.receive_binary, data)
+        await self._ready()
+
+    async def receive_oversized(self, size: int, limit: int) -> None:
+        """An event of a client that was too long for its transport, in bytes."""
+        self._tell(self.session.receive_oversized, size, limit)
         await self._ready()
 
     async def receive_audio(self, audio: bytes) -> None:
