@@ -3,7 +3,13 @@
 import numpy as np
 import pytest
 
-from tinyvoice.vad.segmentation import MIN_SECONDS, earliest_cut_s, split_at_quietest
+from tinyvoice.vad.segmentation import (
+    KEPT_SECONDS,
+    MIN_SECONDS,
+    audible_part,
+    earliest_cut_s,
+    split_at_quietest,
+)
 
 RATE = 16000
 
@@ -77,3 +83,41 @@ def test_no_cut_is_earlier_than_is_said(max_seconds: float) -> None:
 def test_a_limit_too_short_is_refused() -> None:
     with pytest.raises(ValueError, match="at least 4"):
         split_at_quietest(noise(5), RATE, max_seconds=2)
+
+
+@pytest.mark.parametrize("background", [0.0, 1e-4, 1e-3])
+@pytest.mark.parametrize(("lead", "tail"), [(4.0, 0.2), (0.2, 4.0), (8.0, 8.0)])
+def test_long_quiet_at_the_edges_is_left_out(background: float, lead: float, tail: float) -> None:
+    samples = np.concatenate(
+        [np.zeros(round(lead * RATE)), noise(2.0), np.zeros(round(tail * RATE))]
+    )
+    samples += background * noise(lead + 2.0 + tail, seed=1) / 0.1
+    begin, end = audible_part(samples, RATE)
+    assert begin / RATE == pytest.approx(lead - KEPT_SECONDS if lead > 1 else 0, abs=0.02)
+    last = lead + 2.0 + (KEPT_SECONDS if tail > 1 else tail)
+    assert end / RATE == pytest.approx(last, abs=0.02)
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        [0.0, 3.0],  # silence
+        [1.0, 3.0],  # noise throughout
+        [1.0, 1.0, 0.0, 1.4],  # the end is not long enough
+        [100.0, 0.1, 0.0, 1.4, 1.0, 5.0],  # soft speech behind a click
+        [1.0, 2.0, 0.2, 3.0],  # a sentence that is spoken lower
+    ],
+)
+def test_what_may_be_heard_stays(parts: list[float]) -> None:
+    samples = np.concatenate(
+        [
+            level * noise(seconds, seed=at)
+            for at, (level, seconds) in enumerate(zip(parts[::2], parts[1::2], strict=True))
+        ]
+    )
+    assert audible_part(samples, RATE) == (0, len(samples))
+
+
+def test_less_than_a_frame_stays() -> None:
+    assert audible_part(np.zeros(0, dtype=np.float32), RATE) == (0, 0)
+    assert audible_part(noise(0.01), RATE) == (0, 160)

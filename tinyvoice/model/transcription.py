@@ -25,7 +25,7 @@ from tinyvoice.model.text import THINK_START, clean_transcript, strip_thinking
 from tinyvoice.model.timestamps import confidence, time_words
 from tinyvoice.model.transcript import Transcript, Word
 from tinyvoice.vad.recordings import find_utterances
-from tinyvoice.vad.segmentation import MAX_SECONDS, split_at_quietest
+from tinyvoice.vad.segmentation import MAX_SECONDS, audible_part, split_at_quietest
 
 if TYPE_CHECKING:
     from tinyvoice.model.modeling import ASRModel
@@ -193,14 +193,15 @@ def cut(
 ) -> list[Piece]:
     """Samples in pieces of at most ``max_seconds``, and no more than the encoder takes.
 
-    They begin ``start`` seconds after the clip does.
+    They begin ``start`` seconds after the clip does; long quiet at a piece's edges is left out.
     """
     longest, padding = min(max_seconds, longest_piece_s(model)), model.config.silence_padding_s
-    bounds = split_at_quietest(samples, rate(model), longest)
-    return [
-        Piece(clip, start + begin / rate(model), samples[begin:end], padding)
-        for begin, end in bounds
-    ]
+    pieces = []
+    for begin, end in split_at_quietest(samples, rate(model), longest):
+        first, last = audible_part(samples[begin:end], rate(model))
+        sound = samples[begin + first : begin + last]
+        pieces.append(Piece(clip, start + (begin + first) / rate(model), sound, padding))
+    return pieces
 
 
 def segmented(

@@ -2,7 +2,7 @@
 
 The pieces follow each other without gap or overlap, so that no sample is lost or heard twice. The
 cut falls into a pause near the limit; where there is none, into the quietest moment, which may be
-inside a word. Finding speech as such is not done here.
+inside a word. Finding speech as such is not done here; long quiet at a clip's edges is.
 """
 
 from __future__ import annotations
@@ -14,6 +14,15 @@ SEARCH_SECONDS = 10.0  # how far before the limit a pause is looked for
 MIN_SECONDS = 1.0  # a shorter piece has too little context to be understood
 WINDOW_SECONDS = 0.2  # a pause between phrases lasts about this long, a stop consonant does not
 STEP_SECONDS = 0.01
+
+QUIET_SECONDS = 1.5
+"""Quiet at an edge beyond this is left out; recognisers are taught with little of it."""
+KEPT_SECONDS = 0.5
+"""How much of it stays."""
+QUIET_FRAME_SECONDS = 0.02
+QUIET_BELOW_LOUDEST_DB, QUIET_ABOVE_FLOOR_DB = 35.0, 10.0
+FLOOR_SHARE = 0.2
+"""The quietest part of a clip whose level is taken for that of its background."""
 
 
 def earliest_cut_s(max_seconds: float = MAX_SECONDS) -> float:
@@ -48,6 +57,31 @@ def split_at_quietest(
         pieces.append((begin, cut))
         begin = cut
     return [*pieces, (begin, len(samples))]
+
+
+def audible_part(samples: np.ndarray, sample_rate: int) -> tuple[int, int]:
+    """A clip without long quiet at its edges, as ``(begin, end)`` sample indices.
+
+    Quiet is what lies both far below the loudest moment and near the clip's background, so that
+    neither a click before soft speech nor steady noise makes speech count as quiet. A clip that is
+    quiet throughout stays whole.
+    """
+    frame = int(QUIET_FRAME_SECONDS * sample_rate)
+    count = len(samples) // frame
+    if count * QUIET_FRAME_SECONDS <= QUIET_SECONDS:
+        return 0, len(samples)
+    whole = samples[: count * frame].astype(np.float64)
+    energy = np.square(whole).reshape(count, frame).mean(axis=1)
+    loudest = energy.max() * 10 ** (-QUIET_BELOW_LOUDEST_DB / 10)
+    floor = np.quantile(energy, FLOOR_SHARE) * 10 ** (QUIET_ABOVE_FLOOR_DB / 10)
+    heard = np.flatnonzero(energy > min(loudest, floor))
+    if not len(heard):
+        return 0, len(samples)
+    first, last = int(heard[0]) * frame, (int(heard[-1]) + 1) * frame
+    most, kept = int(QUIET_SECONDS * sample_rate), int(KEPT_SECONDS * sample_rate)
+    begin = first - kept if first > most else 0
+    end = last + kept if len(samples) - last > most else len(samples)
+    return begin, end
 
 
 def _quietest(samples: np.ndarray, sample_rate: int) -> int:
