@@ -52,6 +52,13 @@ class Encoder(StrEnum):
     WINDOW = "window"
 
 
+class Arrival(StrEnum):
+    """How packets come."""
+
+    STEADY = "steady"
+    BURSTS = "bursts"
+
+
 class OnError(StrEnum):
     """What a broken line does."""
 
@@ -150,6 +157,13 @@ def evaluate_command(
             "and lets voice activity detection find them."
         ),
     ] = Endpointing.MANUAL,
+    arrival: Annotated[
+        Arrival,
+        typer.Option(
+            help="With --stream: steady sends a packet when the one before has been processed; "
+            "bursts sends several together at random times, so that partials thin out."
+        ),
+    ] = Arrival.STEADY,
 ) -> None:
     """Transcribe test sets with a model and print how well it did."""
     names = [*BUILT_IN, SPEED] if "all" in data_sets else data_sets
@@ -169,7 +183,7 @@ def evaluate_command(
     loaded, plan = None, None
     if stream:
         loaded = _load(model, device, dtype, int8)
-        plan = _plan(streams, encoder, endpointing, seed, batch_size)
+        plan = _plan(streams, encoder, endpointing, seed, batch_size, arrival)
     for name in names:
         if name == SPEED:
             if stream:
@@ -233,11 +247,16 @@ def _progress(test_set: TestSet, console: Console) -> Iterator[Callable[[int], N
 
 
 def _plan(
-    streams: int, encoder: Encoder, endpointing: Endpointing, seed: int, batch_size: int
+    streams: int,
+    encoder: Encoder,
+    endpointing: Endpointing,
+    seed: int,
+    batch_size: int,
+    arrival: Arrival,
 ) -> StreamingPlan:
     from training.evaluation.streaming import StreamingPlan
 
-    return StreamingPlan(streams, encoder.value, endpointing.value, seed, batch_size)
+    return StreamingPlan(streams, encoder.value, endpointing.value, seed, batch_size, arrival.value)
 
 
 def _load(model: str, device: str, dtype: Precision, int8: bool) -> ASRModel:

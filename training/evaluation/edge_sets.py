@@ -1,8 +1,9 @@
-"""Test sets of the edges of utterances: their beginnings, their ends, and where long ones are cut.
+"""Test sets of the edges of utterances: their beginnings, their ends, where long ones are cut, and
+streams in which none should begin.
 
-They are made of the speech that comes with the package, so that they need no data, and are meant
-for `tinyvoice eval --stream`: an example knows the clip whose offline transcript must come out of
-it.
+They are made of the speech that comes with the package and of made sound, so that they need no
+data, and are meant for `tinyvoice eval --stream`. A clip that was cut or padded knows the whole
+one, whose offline transcript must come out of it.
 """
 
 from __future__ import annotations
@@ -18,8 +19,10 @@ from tinyvoice.audio.files import SAMPLE_RATE
 from tinyvoice.benchmark.speech import BUNDLED, MANIFEST
 from training.data.manifest import read_manifest
 from training.evaluation.test_sets import (
+    NON_SPEECH_KINDS,
     Example,
     ManifestLine,
+    NonSpeech,
     Request,
     Samples,
     Source,
@@ -35,6 +38,10 @@ MOST_PADDING_S = 0.48
 
 LONG_SECONDS = 90.0
 LONG_UTTERANCES = 8
+
+NO_SPEECH_S = 600.0
+NO_SPEECH_PART_S = 30.0
+"""Level and character change this often within a stream without speech."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +81,17 @@ class Strung:
         return np.concatenate(pieces), tuple(times)
 
 
+@dataclass(frozen=True)
+class OneAfterTheOther:
+    """Sounds without speech, without a gap between them."""
+
+    sources: tuple[NonSpeech, ...]
+
+    def load(self) -> tuple[Samples, WordTimes | None]:
+        """Make the sounds and put them together."""
+        return np.concatenate([source.load()[0] for source in self.sources]), ()
+
+
 def shifted(words: WordTimes, seconds: float) -> WordTimes:
     """Word times, so much later."""
     return tuple((word, start + seconds, end + seconds) for word, start, end in words)
@@ -104,9 +122,23 @@ def long_speech(request: Request) -> TestSet:
         chosen = _until_long(lines, generator)
         source = Strung(tuple(ManifestLine(line) for line in chosen))
         text = " ".join(line.text for line in chosen)
-        examples.append(Example(f"long-{index}", text, "", source, source))
+        examples.append(Example(f"long-{index}", text, "", source))
     title = f"Utterances of {LONG_SECONDS:.0f} s without a pause"
     return TestSet("long-speech", title, examples[: request.count])
+
+
+def long_no_speech(request: Request) -> TestSet:
+    """One stream of ten minutes of each kind of sound without speech."""
+    draw = random.Random(request.seed)
+    examples = []
+    for kind in NON_SPEECH_KINDS:
+        parts = tuple(
+            NonSpeech(kind, NO_SPEECH_PART_S, draw.randrange(2**32))
+            for _ in range(round(NO_SPEECH_S / NO_SPEECH_PART_S))
+        )
+        examples.append(Example(kind.replace(" ", "-"), "", kind, OneAfterTheOther(parts)))
+    title = f"Sound without speech, {NO_SPEECH_S:.0f} s of each kind in one stream"
+    return TestSet("long-no-speech", title, draw_examples(examples, request))
 
 
 def _until_long(lines: Sequence[Any], generator: random.Random) -> list[Any]:
@@ -129,4 +161,5 @@ def _spoken_lines() -> list[tuple[str, Any]]:
 EDGE_SETS: dict[str, Callable[[Request], TestSet]] = {
     "cut-and-pad": cut_and_pad,
     "long-speech": long_speech,
+    "long-no-speech": long_no_speech,
 }

@@ -18,6 +18,7 @@ from rich.table import Table
 
 from tinyvoice import metrics
 from tinyvoice.errors import ManifestError
+from training.evaluation.splits import NEAR_S, SplitErrors
 from training.evaluation.wer import WordErrors
 
 if TYPE_CHECKING:
@@ -62,6 +63,9 @@ class StreamedSummary:
     changed_within: int | None
     lost_offline: int | None
     """Words that offline transcripts of the same clips lost at both edges."""
+    arrival: str
+    splits: SplitErrors | None
+    """Words lost and added where utterances were cut for their length; None where none were."""
     processor_seconds: float
     skipped: list[str]
     """Why utterances could not be measured, one sentence for each."""
@@ -77,6 +81,7 @@ def summarise_streamed(
     offline = [_in_metrics(result.offline_errors) for result in measured]
     offline_edges = [r.offline_edges for r in measured if r.offline_edges is not None]
     edges = [result.edges for result in measured if result.edges is not None]
+    splits = [result.splits for result in measured if result.splits is not None]
     seconds = sum(result.duration for result in measured)
     verdicts = [result.verdict for result in measured]
     return StreamedSummary(
@@ -107,6 +112,8 @@ def summarise_streamed(
         lost_offline=sum(e.lost_at_beginning + e.lost_at_end for e in offline_edges)
         if edges
         else None,
+        arrival=plan.arrival,
+        splits=sum(splits, SplitErrors()) if splits else None,
         processor_seconds=evaluation.processor_seconds,
         skipped=[f"{r.name}: {r.error}" for r in evaluation.results if r.error is not None],
     )
@@ -139,6 +146,8 @@ def write_streamed(
     target = folder / FOLDER
     target.mkdir(parents=True, exist_ok=True)
     name = f"{summary.test_set}-{summary.endpointing}-{summary.encoder}-{summary.streams}"
+    if summary.arrival != "steady":
+        name += f"-{summary.arrival}"
     text = json.dumps(streamed_json(summary), indent=2, ensure_ascii=False)
     (target / f"{name}.json").write_text(text + "\n", encoding="utf-8")
     path = target / f"{name}.jsonl"
@@ -168,6 +177,7 @@ def _result_json(result: StreamedResult) -> dict[str, Any]:
         "first_stable_word": round(stable[0], 3) if stable else None,
         "edges": None if result.edges is None else asdict(result.edges),
         "offline_edges": None if result.offline_edges is None else asdict(result.offline_edges),
+        "splits": None if result.splits is None else asdict(result.splits),
         "error": result.error,
     }
 
@@ -197,6 +207,8 @@ def read_streamed(folder: Path) -> list[dict[str, Any]]:
 def print_streamed(console: Console, summary: StreamedSummary) -> None:
     """Print the figures of a test set."""
     played = f"{summary.endpointing} endpointing, encoder {summary.encoder}"
+    if summary.arrival != "steady":
+        played += f", in {summary.arrival}"
     console.print(
         f"\n[bold]{summary.title}[/bold]  [dim]{summary.test_set}, {summary.model}, {played}, "
         f"{summary.streams} at once[/dim]"
@@ -244,6 +256,15 @@ def _rows(summary: StreamedSummary) -> list[tuple[str, str]]:
             ("words lost at the edges offline", f"{summary.lost_offline:,}"),
             ("words changed or lost within", f"{summary.changed_within:,}"),
         ]
+    if (splits := summary.splits) is not None:
+        near, far = splits.near_words, splits.far_words
+        rows += [
+            ("cuts for length", f"{splits.splits:,}"),
+            (f"words lost within {NEAR_S:g} s of a cut", _of(splits.near_lost, near)),
+            ("words lost elsewhere", _of(splits.far_lost, far)),
+            (f"words added within {NEAR_S:g} s of a cut", _of(splits.near_added, near)),
+            ("words added elsewhere", _of(splits.far_added, far)),
+        ]
     if summary.revision_rate is not None:
         rows += [
             (titles["stable_prefix_rate"], f"{summary.stable_prefix_rate:.2%}"),
@@ -259,35 +280,87 @@ def _rows(summary: StreamedSummary) -> list[tuple[str, str]]:
     return rows
 
 
+def _of(part: int, whole: int) -> str:
+    return f"{part:,} of {whole:,} ({part / whole:.1%})" if whole else f"{part:,}"
+
+
 def streamed_table(summaries: Sequence[dict[str, Any]]) -> str:
-    """The Markdown table of summaries for the documents."""
+    """The Markdown tables of summaries for the documents: all of them, and what the edges cost."""
     lines = [
-        "| test set | played | utterances | equal | ties | different | ΔWER, points | "
-        "stable is a prefix | first stable word | words lost |",
-        "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
+        "| test set | played | utterances | equal | ties | different | ΔWER, points | WER | "
+        "stable is a prefix | revision rate | first stable word |",
+        "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
     for summary in summaries:
-        played = f"{summary['endpointing']}, {summary['encoder']}, {summary['streams']} at once"
         delta, stable = summary["delta_wer"], summary["first_stable_word"]
-        held, lost = summary["stable_prefix_rate"], summary["lost_at_beginning"]
-        if not summary["words"]:
-            edge = f"{summary['words_heard']} heard"
-        elif lost is None:
-            edge = ""
-        else:
-            edge = f"{lost} at the beginning, {summary['lost_at_end']} at the end"
-            edge += f" (offline {summary['lost_offline']})"
+        wer, held = summary["wer_streamed"], summary["stable_prefix_rate"]
+        revised = summary["revision_rate"]
         cells = [
             f"`{summary['test_set']}`",
-            played,
+            _played(summary),
             f"{summary['utterances']:,}",
             f"{summary['equal']:,}",
             f"{summary['ties']:,}",
             f"{summary['different']:,}",
             "" if delta is None else f"{delta['value'] * 100:+.2f}",
+            f"{summary['words_heard']} words" if wer is None else f"{wer:.1%}",
             "" if held is None else f"{held:.1%}",
+            "" if revised is None else f"{revised:.2f}",
             "" if stable is None else f"{stable['p50']:.2f} s",
-            edge,
         ]
         lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
+    return "\n".join([*lines, *_edges_table(summaries), *_splits_table(summaries)])
+
+
+def _edges_table(summaries: Sequence[dict[str, Any]]) -> list[str]:
+    """Words of clips that were cut or padded, against the whole clips' offline transcripts."""
+    cut = [summary for summary in summaries if summary["lost_at_beginning"] is not None]
+    if not cut:
+        return []
+    rows = [
+        f"| `{summary['test_set']}` | {_played(summary)} | {summary['lost_at_beginning']:,} | "
+        f"{summary['lost_at_end']:,} | {summary['changed_within']:,} | "
+        f"{summary['lost_offline']:,} | {summary['words']:,} |"
+        for summary in cut
+    ]
+    return [
+        "",
+        "| cut and padded | played | lost at the beginning | lost at the end | "
+        "changed or lost within | lost at the edges offline | of words |",
+        "| --- | --- | ---: | ---: | ---: | ---: | ---: |",
+        *rows,
+    ]
+
+
+def _splits_table(summaries: Sequence[dict[str, Any]]) -> list[str]:
+    """Words close to where utterances were cut for their length, and elsewhere."""
+    rows = []
+    for summary in summaries:
+        found = summary.get("splits")
+        if found is None:
+            continue
+        cells = [
+            f"`{summary['test_set']}`",
+            _played(summary),
+            f"{found['splits']:,}",
+            _of(found["near_lost"], found["near_words"]),
+            _of(found["far_lost"], found["far_words"]),
+            _of(found["near_added"], found["near_words"]),
+            _of(found["far_added"], found["far_words"]),
+        ]
+        rows.append(f"| {' | '.join(cells)} |")
+    if not rows:
+        return []
+    return [
+        "",
+        f"| cut for length | played | cuts | lost within {NEAR_S:g} s of a cut | lost elsewhere | "
+        f"added within {NEAR_S:g} s of a cut | added elsewhere |",
+        "| --- | --- | ---: | ---: | ---: | ---: | ---: |",
+        *rows,
+    ]
+
+
+def _played(summary: dict[str, Any]) -> str:
+    played = f"{summary['endpointing']}, {summary['encoder']}, {summary['streams']} at once"
+    arrival = summary.get("arrival", "steady")
+    return played if arrival == "steady" else f"{played}, in {arrival}"

@@ -36,6 +36,8 @@ from tinyvoice.engine.settings import EncoderForm
 from tinyvoice.errors import TinyvoiceError
 from tinyvoice.metrics import Update, UtteranceRecord
 from tinyvoice.model.modeling import ASRModel
+from tinyvoice.model.transcription import Piece, cut, encode_pieces
+from training.evaluation.splits import SplitErrors, split_errors
 from training.evaluation.test_sets import Example, Samples, WordTimes
 from training.evaluation.wer import WordErrors, align_words, word_errors
 from training.text import normalise
@@ -51,10 +53,23 @@ SILENCE_BEFORE_S = 0.5
 SILENCE_AFTER_S = 1.0
 """Around clips, where voice activity detection is to find them."""
 
+LARGEST_BURST = 12
+"""Packets that come together, where they come in bursts: about a second of audio."""
+LONGEST_WAIT_S = 0.2
+"""Wall-clock time between bursts, random up to this: audio comes several times faster than
+people speak, so that it waits, and partials skip some of it and thin out."""
+
+NEVER_S = 3_600.0
+"""Audio comes faster than people speak: no stream is to be refused because partials are late."""
+
 CHUNK = 128
 """Clips that are held in memory at a time."""
 
 Verdict = Literal["equal", "tie", "different"]
+
+Arrival = Literal["steady", "bursts"]
+"""``steady``: a packet comes when what came before has been processed. ``bursts``: several come
+together, at random times, whether the engine keeps up or not."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +84,7 @@ class StreamingPlan:
     """Draws the sizes of packets."""
     batch_size: int = 16
     """Clips that are transcribed together offline."""
+    arrival: Arrival = "steady"
 
 
 @dataclass(frozen=True)
@@ -107,6 +123,9 @@ class StreamedResult:
     edges: Edges | None = None
     offline_edges: Edges | None = None
     """Of the offline transcript of the cut or padded clip: the model's share, not the engine's."""
+    splits: SplitErrors | None = None
+    """What was lost and added where the clip was cut for its length; None where it was not, or
+    where the times of its words are not known."""
     error: str | None = None
 
 
@@ -149,7 +168,9 @@ async def evaluate_streamed(
     """
     results: list[StreamedResult] = []
     seconds = 0.0
-    settings = EngineSettings(encoder=plan.encoder, max_streams=plan.streams + 1)
+    settings = EngineSettings(
+        encoder=plan.encoder, max_streams=plan.streams + 1, refuse_partial_gap_s=NEVER_S
+    )
     judge = Judge(model, plan)
     async with StreamingEngine(model, settings) as engine:
         for start in range(0, len(examples), CHUNK):
@@ -198,19 +219,29 @@ async def _play_all(
 async def _play(
     engine: StreamingEngine, item: Played, plan: StreamingPlan, random: np.random.Generator
 ) -> None:
-    """Feed a clip in random packets, cut between any two bytes, and gather the events."""
+    """Feed a clip in random packets, cut between any two bytes, and gather the events.
+
+    The packets are the same however they arrive.
+    """
     data = item.samples.astype("<f4").tobytes()
     most = round(LARGEST_PACKET_S * SAMPLE_RATE) * 4
+    (times,) = random.spawn(1)
     stream = engine.stream(encoding="float32", endpointing=plan.endpointing, word_times=False)
     try:
         async with stream:
-            at = 0
+            at, waiting = 0, 0
             while at < len(data):
                 size = int(random.integers(1, most))
                 await stream.feed(data[at : at + size])
-                await stream.flush()
-                item.events += stream.read()
                 at += size
+                if plan.arrival == "steady":
+                    await stream.flush()
+                elif waiting:
+                    waiting -= 1
+                else:
+                    waiting = int(times.integers(0, LARGEST_BURST))
+                    await asyncio.sleep(times.uniform(0.0, LONGEST_WAIT_S))
+                item.events += stream.read()
             if plan.endpointing == "manual":
                 await stream.commit()
     except TinyvoiceError as error:
@@ -297,7 +328,26 @@ class Judge:
             records=tuple(utterance_records(item.events, item.words, item.before_s)),
             edges=None if whole is None else compare_edges(whole, streamed),
             offline_edges=None if whole is None else compare_edges(whole, offline),
+            splits=self._split_errors(item, streamed),
         )
+
+    def _split_errors(self, item: Played, streamed: str) -> SplitErrors | None:
+        if not item.words:
+            return None
+        splits: list[float] = []
+        for group in whole_utterances(item.finals):
+            begins = [
+                final.audio_start + piece.start - item.before_s
+                for final in group
+                for piece in self._pieces(item, final)
+            ]
+            splits += begins[1:]
+        return split_errors(item.words, streamed, splits) if splits else None
+
+    def _pieces(self, item: Played, final: Final) -> list[Piece]:
+        """The pieces that a final's audio is given to the model in."""
+        samples = item.samples[in_samples(final.audio_start) : in_samples(final.audio_end)]
+        return cut(self.model, 0, samples)
 
     def _verdict(self, item: Played, streamed: str, expected: str) -> tuple[Verdict, float | None]:
         if streamed == expected:
@@ -315,11 +365,11 @@ class Judge:
         if self._offline([samples])[0] == final.text:
             return None
         model = self.model
-        features, mask = model.need_processor().features([samples], model.device)
-        embeds, counts = model.project(*model.encode(features, mask))
+        encoded = encode_pieces(model, self._pieces(item, final)[:1])
         if self._decoder is None:
             self._decoder = build_decoder(model, 1)
-        decoded = self._decoder.decode_finals([FinalJob(embeds[0, : int(counts[0])], ())])[0]
+        job = FinalJob(encoded.embeds[0, : int(encoded.counts[0])], ())
+        decoded = self._decoder.decode_finals([job])[0]
         for at in range(len(decoded.ids)):
             said = str(model.tokenizer.decode(decoded.ids[: at + 1], skip_special_tokens=True))
             if not final.text.startswith(said.strip()):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from training.evaluation.edge_sets import LONG_SECONDS, CutAndPadded, Strung
-from training.evaluation.test_sets import Example, Request, load_test_set
+from training.evaluation.test_sets import NON_SPEECH_KINDS, Example, Request, load_test_set
 
 
 def source(example: Example) -> CutAndPadded:
@@ -69,6 +69,34 @@ class TestLongSpeech:
         assert first != other
         assert len({example.text for example in first}) == len(first)
         assert isinstance(first[0].source, Strung)
+
+    def test_what_is_lost_shows_against_what_was_spoken_and_no_transcript(self) -> None:
+        example = load_test_set("long-speech", Request(count=1)).examples[0]
+        assert example.whole is None
+
+
+class TestLongNoSpeech:
+    examples = load_test_set("long-no-speech", Request()).examples
+
+    def test_each_kind_is_one_stream_of_ten_minutes(self) -> None:
+        assert [example.group for example in self.examples] == list(NON_SPEECH_KINDS)
+        assert all(example.text == "" for example in self.examples)
+        samples, words = next(e for e in self.examples if e.group == "hum").source.load()
+        assert len(samples) == 600 * 16_000
+        assert words == ()
+
+    def test_its_level_changes_every_half_minute(self) -> None:
+        samples, _ = next(e for e in self.examples if e.group == "white noise").source.load()
+        parts = samples.reshape(20, -1)
+        assert np.abs(parts).max() <= 1.0
+        levels = 20 * np.log10(np.abs(parts).max(axis=1))
+        assert levels.max() - levels.min() > 20
+        assert len(set(levels.round(3).tolist())) == 20
+
+    def test_the_seed_draws_it_and_examples_travel(self) -> None:
+        assert load_test_set("long-no-speech", Request()).examples == self.examples
+        assert load_test_set("long-no-speech", Request(seed=1)).examples != self.examples
+        assert pickle.loads(pickle.dumps(self.examples)) == self.examples
 
 
 def test_sound_without_speech_lasts_as_long_as_asked() -> None:

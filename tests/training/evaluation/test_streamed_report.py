@@ -9,6 +9,7 @@ from rich.console import Console
 
 from tinyvoice.errors import ManifestError
 from tinyvoice.metrics import Update, UtteranceRecord
+from training.evaluation.splits import SplitErrors
 from training.evaluation.streamed_report import (
     print_streamed,
     read_streamed,
@@ -53,6 +54,7 @@ RESULTS = [
         margin=1e-5,
         edges=Edges(1, 0, 2),
         offline_edges=Edges(0, 2, 0),
+        splits=SplitErrors(1, 10, 1, 2, 40, 4, 0),
     ),
     replace(RESULT, name="3", verdict="different", margin=0.5),
     replace(RESULT, name="4", error="x.wav is empty"),
@@ -79,6 +81,8 @@ def test_figures_of_a_set() -> None:
     assert figures["partials_per_second"] == 1.0
     assert (figures["lost_at_beginning"], figures["lost_at_end"]) == (1, 0)
     assert figures["lost_offline"] == 2
+    assert figures["arrival"] == "steady"
+    assert figures["splits"]["near_lost"] == 1
     assert figures["skipped"] == ["4: x.wav is empty"]
 
 
@@ -89,6 +93,7 @@ def test_the_table_for_people() -> None:
     assert "-50.00 points" in text
     assert "ties of the two best tokens" in text
     assert "words lost at the beginning" in text
+    assert "1 of 10 (10.0%)" in text
     assert "x.wav is empty" in text
 
 
@@ -97,7 +102,7 @@ def test_sound_without_speech_has_words_heard_and_no_rates() -> None:
     noise = replace(noise, offline_errors=WordErrors(), partials=0)
     summary = summarise_streamed("n", "N", "embedded", StreamingPlan(), Evaluation([noise], 0.1))
     assert (summary.words_heard, summary.wer_streamed, summary.revision_rate) == (0, None, None)
-    assert "| 0 heard |" in streamed_table([streamed_json(summary)])
+    assert "| 0 words |" in streamed_table([streamed_json(summary)])
 
 
 def test_nothing_measured_is_said(tmp_path: Path) -> None:
@@ -116,9 +121,21 @@ def test_files_and_the_table_for_documents(tmp_path: Path) -> None:
     assert [line["verdict"] for line in lines] == ["equal", "tie", "different", "equal"]
     assert (lines[0]["stable_held"], lines[0]["revised_words"]) == (True, 1)
     table = streamed_table(read_streamed(tmp_path)).splitlines()
-    assert len(table) == 3
-    assert table[2].startswith("| `set` | manual, auto, 8 at once | 3 | 1 | 1 | 1 | -50.00 |")
-    assert table[2].endswith("| 0.50 s | 1 at the beginning, 0 at the end (offline 2) |")
+    played = "| `set` | manual, auto, 8 at once |"
+    assert [line for line in table if line.startswith(played)] == [
+        f"{played} 3 | 1 | 1 | 1 | -50.00 | 0.0% | 100.0% | 0.50 | 0.50 s |",
+        f"{played} 1 | 0 | 2 | 2 | 6 |",
+        f"{played} 1 | 1 of 10 (10.0%) | 4 of 40 (10.0%) | 2 of 10 (20.0%) | 0 of 40 (0.0%) |",
+    ]
+
+
+def test_how_packets_came_is_told(tmp_path: Path) -> None:
+    plan = StreamingPlan(streams=32, endpointing="vad", arrival="bursts")
+    summary = summarise_streamed("set", "A set", "embedded", plan, Evaluation([RESULT], 0.3))
+    path = write_streamed(tmp_path, summary, [RESULT])
+    assert path.name == "set-vad-auto-32-bursts.jsonl"
+    (line,) = streamed_table(read_streamed(tmp_path)).splitlines()[2:]
+    assert line.startswith("| `set` | vad, auto, 32 at once, in bursts | 1 |")
 
 
 def test_a_broken_file_is_named(tmp_path: Path) -> None:

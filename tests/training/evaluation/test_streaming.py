@@ -11,7 +11,9 @@ import pytest
 from tinyvoice.benchmark.speech import BUNDLED, MANIFEST
 from tinyvoice.engine import Event, Final, Partial
 from tinyvoice.errors import AudioError
+from tinyvoice.metrics import stable_is_prefix
 from tinyvoice.model.modeling import ASRModel
+from training.evaluation.edge_sets import Strung
 from training.evaluation.streaming import (
     Edges,
     Judge,
@@ -66,6 +68,34 @@ class TestEvaluation:
         assert [result.speech_starts for result in results] == [1, 1, 1]
         clips = [example.source.load()[0] for example in bundled(3)]
         assert [result.duration for result in results] == [len(c) / 16_000 + 1.5 for c in clips]
+
+    @pytest.mark.parametrize("encoder", ["block", "window"])
+    def test_audio_in_bursts_gives_the_same_words_and_fewer_partials(
+        self, model: ASRModel, encoder: str
+    ) -> None:
+        played: dict[str, Any] = {"encoder": encoder, "endpointing": "vad", "streams": 3}
+        steady = streamed(model, bundled(3), **played)
+        bursts = streamed(model, bundled(3), **played, arrival="bursts")
+        assert [result.verdict for result in bursts] == ["equal"] * 3
+        assert [r.streamed for r in bursts] == [r.streamed for r in steady]
+        assert sum(r.partials for r in bursts) < sum(r.partials for r in steady)
+
+    @pytest.mark.parametrize("endpointing", ["manual", "vad"])
+    def test_talk_without_a_pause_is_cut_and_nothing_stable_lies_behind_a_cut(
+        self, model: ASRModel, endpointing: str
+    ) -> None:
+        talk = load_test_set("long-speech", Request(count=1)).examples[0]
+        assert isinstance(talk.source, Strung)
+        sources = talk.source.sources[:6]
+        text = " ".join(word for word, _, _ in Strung(sources).load()[1] or ())
+        short = Example("talk", text, "", Strung(sources))
+        (result,) = streamed(model, [short], endpointing=endpointing)
+        assert result.verdict == "equal"
+        splits = result.splits
+        assert splits is not None
+        assert splits.splits >= len(result.records) - 1 >= 1
+        assert splits.near_words + splits.far_words == len(text.split())
+        assert all(map(stable_is_prefix, result.records))
 
     def test_progress_and_examples_without_audio(self, model: ASRModel) -> None:
         done: list[int] = []
