@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -32,6 +33,9 @@ SENTENCES = [json.loads(line) for line in MANIFEST.read_text().splitlines()]
 PATIENCE_S = 120
 """A process that has not done its work by then is ended, and the test fails."""
 
+LARGEST_FILE = "LARGEST_FILE_BYTES"
+"""In a process's environment: how far its files may grow."""
+
 Event = dict[str, Any]
 
 
@@ -39,6 +43,13 @@ class Listening:
     """A running ``tinyvoice listen --json``, ended with the test at the latest."""
 
     def __init__(self, *arguments: str | Path, **environment: str) -> None:
+        def prepare() -> None:
+            # A shell's background jobs ignore Ctrl-C, and children inherit that.
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
+            if LARGEST_FILE in environment:
+                largest = int(environment[LARGEST_FILE])
+                resource.setrlimit(resource.RLIMIT_FSIZE, (largest, largest))
+
         self.process = subprocess.Popen(
             [sys.executable, "-m", "tinyvoice.cli.app", "listen", "--json", *map(str, arguments)],
             stdin=subprocess.PIPE,
@@ -48,8 +59,7 @@ class Listening:
             env=os.environ
             | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
             | environment,
-            # A shell's background jobs ignore Ctrl-C, and children inherit that.
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+            preexec_fn=prepare,
         )
         self.watchdog = threading.Timer(PATIENCE_S, self.process.kill)
         self.watchdog.start()
@@ -160,6 +170,26 @@ def test_after_so_many_seconds_it_stops(program: Program) -> None:
     assert "in 2.0 s of sound" in result.stderr
 
 
+@pytest.mark.skipif(os.name == "nt", reason="its files have no such limit")
+@pytest.mark.parametrize(("kind", "limit"), [(".wav", 40_000), (".flac", 20_000)])
+def test_where_nothing_more_can_be_saved_what_was_said_is_shown(
+    kind: str, limit: int, tmp_path: Path
+) -> None:
+    """Files may only grow so far, as if the disk were full: that is amid the first sentence."""
+    place = tmp_path / f"kept{kind}"
+    environment = {LARGEST_FILE: str(limit), "PYTHONDONTWRITEBYTECODE": "1"}
+    with listening("--file", RECORDING, "--save", place, **environment) as run:
+        code, errors = run.finish()
+    assert code == 1
+    assert errors.splitlines()[-1].startswith(f"error: {place}: cannot be written any further (")
+    assert errors.endswith("; make room on the disk, or choose another place for --save.\n")
+    assert "saved:" not in errors
+    (final,) = run.finals()
+    words = final["text"].split()
+    assert words[:2] == SENTENCES[0]["text"].split()[:2]
+    assert place.stat().st_size <= limit
+
+
 # --- without a microphone ------------------------------------------------------------------------
 
 
@@ -182,6 +212,13 @@ def test_a_microphone_and_a_recording_at_once_are_refused(program: Program) -> N
     result = program("listen", "--file", RECORDING, "--device", "1")
     assert result.returncode == 2
     assert "choose --file or --device" in result.stderr
+
+
+def test_a_pace_without_a_recording_is_refused(program: Program) -> None:
+    result = program("listen", "--speed", "4")
+    assert result.returncode == 2
+    assert "--speed" in result.stderr
+    assert "choose --file too" in result.stderr
 
 
 # --- a virtual microphone ------------------------------------------------------------------------

@@ -59,6 +59,30 @@ def test_nothing_is_overwritten(tmp_path: Path) -> None:
     assert kept.read_text() == "precious"
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="has no device that is always full")
+def test_a_full_disk_is_told_once_and_closing_is_quiet(tmp_path: Path) -> None:
+    with Recorder(str(tmp_path / "talk"), 16000, 1) as recorder:
+        assert recorder._text is not None
+        recorder._text.close()
+        recorder._text = Path("/dev/full").open("w")  # noqa: SIM115
+        with pytest.raises(TinyvoiceError, match=r"talk\.txt: .*No space left.*make room"):
+            recorder.note(FINAL)
+        recorder.note(FINAL)
+        recorder.hear(np.zeros(320, dtype=np.int16))
+    assert recorder.failed
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="has no device that is always full")
+def test_a_disk_that_is_full_at_the_end_is_told(tmp_path: Path) -> None:
+    recorder = Recorder(str(tmp_path / "talk"), 16000, 1).__enter__()
+    assert recorder._text is not None
+    recorder._text.close()
+    recorder._text = Path("/dev/full").open("w")  # noqa: SIM115
+    recorder._text.write("not written yet")
+    with pytest.raises(TinyvoiceError, match=r"talk\.txt: .*No space left"):
+        recorder.__exit__(None, None, None)
+
+
 def test_a_place_that_cannot_be_written_is_told(tmp_path: Path) -> None:
     tmp_path.joinpath("file").write_text("in the way")
     with pytest.raises(TinyvoiceError, match=r"cannot be written .*choose another place"):

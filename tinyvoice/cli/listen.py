@@ -74,9 +74,11 @@ def listen(
         typer.Option("--file", "-f", help="Play a recording instead, at the pace of speech."),
     ] = None,
     speed: Annotated[
-        float,
-        typer.Option("--speed", min=0.1, max=1000, help="Pace of --file; 2 is twice as fast."),
-    ] = 1.0,
+        float | None,
+        typer.Option(
+            "--speed", min=0.1, max=1000, help="Pace of --file, 1 if not said; 2 is twice as fast."
+        ),
+    ] = None,
     seconds: Annotated[
         float | None, typer.Option("--seconds", min=0.1, help="Stop after so much sound.")
     ] = None,
@@ -137,6 +139,10 @@ def listen(
         return
     if file is not None and device is not None:
         raise typer.BadParameter("choose --file or --device", param_hint="--file")
+    if file is None and speed is not None:
+        raise typer.BadParameter(
+            "a microphone has its own pace: choose --file too", param_hint="--speed"
+        )
     # What can be wrong with the sound is found before the model is loaded.
     from tinyvoice.audio import load_audio
     from tinyvoice.audio.microphone import find_device
@@ -158,7 +164,7 @@ def listen(
             eagerness=eagerness.value,
             partial_interval_ms=partial_interval_ms,
         )
-    asyncio.run(run(loaded, Session(source, settings, speed, seconds, as_json, save)))
+    asyncio.run(run(loaded, Session(source, settings, speed or 1.0, seconds, as_json, save)))
 
 
 def _list_devices(as_json: bool) -> None:

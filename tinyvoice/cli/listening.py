@@ -25,7 +25,14 @@ from tinyvoice.cli.app import debugging, print_warning
 from tinyvoice.cli.live_view import JsonLines, Latencies, Lines, Screen, View
 from tinyvoice.cli.progress import Activity
 from tinyvoice.cli.recorder import Recorder
-from tinyvoice.engine import Failed, Stream, StreamingEngine, StreamSettings, UtteranceFailed
+from tinyvoice.engine import (
+    EngineSettings,
+    Failed,
+    Stream,
+    StreamingEngine,
+    StreamSettings,
+    UtteranceFailed,
+)
 from tinyvoice.errors import TinyvoiceError
 from tinyvoice.model.modeling import ASRModel
 
@@ -115,7 +122,7 @@ async def run(model: ASRModel, session: Session) -> None:
             until then has been shown.
     """
     latencies = Latencies()
-    engine = StreamingEngine(model)
+    engine = StreamingEngine(model, EngineSettings(freeze_objects=True))
     async with AsyncExitStack() as stack:
         with Activity("Warming the model up"):
             await stack.enter_async_context(engine)
@@ -189,16 +196,22 @@ class _Run:
                 return
 
     async def _read(self) -> TinyvoiceError | None:
+        error: TinyvoiceError | None = None
         async for event in self.stream:
             self.latencies.received(event)
-            if self.recorder is not None:
-                self.recorder.note(event)
             self.view.show(event)
             if isinstance(event, UtteranceFailed):
                 self.view.warn(str(event.error))
             if isinstance(event, Failed):
                 return event.error
-        return None
+            try:
+                if self.recorder is not None:
+                    self.recorder.note(event)
+            except TinyvoiceError as problem:
+                # What has been said is shown all the same.
+                error = problem
+                self.stop()
+        return error
 
 
 def _peak(packet: NDArray[Any]) -> float:
@@ -221,7 +234,7 @@ def _conclude(latencies: Latencies, overruns: int, recorder: Recorder | None) ->
     print(latencies.summary(), file=sys.stderr)
     if overruns:
         print_warning(f"sound was lost {overruns} times: words may be missing.")
-    if recorder is not None:
+    if recorder is not None and not recorder.failed:
         print(f"saved: {recorder.sound_path}, {recorder.text_path}", file=sys.stderr)
 
 

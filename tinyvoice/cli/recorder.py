@@ -6,6 +6,8 @@ for what the operating system had not yet written. Existing files are never over
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
@@ -40,7 +42,8 @@ class Recorder:
     """Writes packets and events to files; used as a context.
 
     Raises:
-        TinyvoiceError: a file exists already or cannot be written.
+        TinyvoiceError: a file exists already or cannot be written, at first or later: the disk may
+            have filled up. Nothing is kept any more then, and what was kept stays.
     """
 
     def __init__(self, place: str, sample_rate: int, channels: int) -> None:
@@ -48,6 +51,8 @@ class Recorder:
         self._sample_rate, self._channels = sample_rate, channels
         self._sound: soundfile.SoundFile | None = None
         self._text: TextIO | None = None
+        self.failed = False
+        """Whether a file could not be written: not all is kept."""
 
     def __enter__(self) -> Recorder:
         for path in (self.sound_path, self.text_path):
@@ -65,9 +70,9 @@ class Recorder:
             )
         except (OSError, soundfile.LibsndfileError) as error:
             self.__exit__(None, None, None)
-            reason = getattr(error, "strerror", None) or str(error)
             raise TinyvoiceError(
-                f"{self.sound_path}: cannot be written ({reason}); choose another place for --save."
+                f"{self.sound_path}: cannot be written ({_reason(error)}); choose another place "
+                "for --save."
             ) from error
         return self
 
@@ -77,17 +82,43 @@ class Recorder:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        for file in (self._sound, self._text):
-            if file is not None:
-                file.close()
+        for file, path in ((self._sound, self.sound_path), (self._text, self.text_path)):
+            if file is None:
+                continue
+            known = self.failed
+            try:
+                with self._writing(path):
+                    file.close()
+            except TinyvoiceError:
+                if not known and error is None:
+                    raise
 
     def hear(self, packet: NDArray[Any]) -> None:
         """Add samples, ``(n,)`` or ``(n, channels)``, int16 or float32."""
-        if self._sound is not None:
-            self._sound.write(np.ascontiguousarray(packet))
+        if self._sound is not None and not self.failed:
+            with self._writing(self.sound_path):
+                self._sound.write(np.ascontiguousarray(packet))
 
     def note(self, event: Event) -> None:
         """Add a final's line; other events leave no trace."""
-        if self._text is not None and isinstance(event, Final) and event.text.strip():
-            self._text.write(final_line(event) + "\n")
-            self._text.flush()
+        if self._text is None or self.failed:
+            return
+        if isinstance(event, Final) and event.text.strip():
+            with self._writing(self.text_path):
+                self._text.write(final_line(event) + "\n")
+                self._text.flush()
+
+    @contextmanager
+    def _writing(self, path: Path) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, soundfile.LibsndfileError) as error:
+            self.failed = True
+            raise TinyvoiceError(
+                f"{path}: cannot be written any further ({_reason(error)}); make room on the disk, "
+                "or choose another place for --save."
+            ) from error
+
+
+def _reason(error: Exception) -> str:
+    return getattr(error, "strerror", None) or str(error).rstrip(".")

@@ -383,10 +383,9 @@ class StreamingEngine:
         runner = ModelRunner(model, self.settings)
         runner.warm_up()
         runner.observer = self._observer
-        # The libraries' and the model's objects stay: looking through all of them again and again
-        # would stop every thread, the event loop's too, for tens of milliseconds.
-        gc.collect()
-        gc.freeze()
+        if self.settings.freeze_objects:
+            gc.collect()
+            gc.freeze()
         return runner
 
     def _set_threads(self, model: ASRModel) -> None:
