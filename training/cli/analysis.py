@@ -21,7 +21,15 @@ from training.evaluation.analysis import (
 )
 from training.evaluation.evaluate import Result
 from training.evaluation.report import read_results
-from training.evaluation.results_table import BEGIN, END, figures_table, replace_table
+from training.evaluation.results_table import (
+    BEGIN,
+    END,
+    VOICES_BEGIN,
+    VOICES_END,
+    figures_table,
+    replace_table,
+    voices_table,
+)
 from training.evaluation.streamed_report import BEGIN as STREAMED_BEGIN
 from training.evaluation.streamed_report import END as STREAMED_END
 from training.evaluation.streamed_report import read_streamed, streamed_table
@@ -128,11 +136,14 @@ def table(
 ) -> None:
     """Print the figures as a Markdown table, or put it into documents.
 
-    Streamed evaluations have a table of their own, for documents that have a place for it.
+    Streamed evaluations and the voices kept out of training have tables of their own, for documents
+    that have a place for them.
     """
     streamed = read_streamed(results)
     offline = any(results.glob("*.json")) or not streamed
     tables = {BEGIN: (figures_table(results), END)} if offline else {}
+    if voices := voices_table(results):
+        tables[VOICES_BEGIN] = (voices, VOICES_END)
     if streamed:
         tables[STREAMED_BEGIN] = (streamed_table(streamed), STREAMED_END)
     if not into:

@@ -15,6 +15,12 @@ from tinyvoice.errors import ConfigurationError, ManifestError
 BEGIN = "<!-- figures: written by `tinyvoice analyse table` -->"
 END = "<!-- end of figures -->"
 
+VOICES_BEGIN = "<!-- voices: written by `tinyvoice analyse table` -->"
+VOICES_END = "<!-- end of voices -->"
+
+UNSEEN = "clinc-unseen"
+"""The test set whose voices the model has never heard."""
+
 _ORDER = ("clinc-known", "clinc-unseen", "fsdd", "no-speech", "ljspeech", "word-times", "speed")
 
 _TITLES = {
@@ -51,6 +57,29 @@ def figures_table(folder: Path) -> str:
     names += [name for name in figures if name not in _ORDER]
     rows = [row for name in names for row in _rows(figures[name])]
     return "\n".join(["| measured | on | figure |", "| --- | --- | --- |", *rows])
+
+
+def voices_table(folder: Path) -> str | None:
+    """Return the Markdown table of kept-out voices, the best understood first.
+
+    None where the folder has no figures of `UNSEEN`. Raises ManifestError where they are broken.
+    """
+    path = folder / f"{UNSEEN}.json"
+    if not path.is_file():
+        return None
+    try:
+        groups = json.loads(path.read_text(encoding="utf-8"))["groups"]
+        rows = [
+            f"| {voice} | {group['utterances']:,} | {group['words']:,} | {group['wer']:.1%} | "
+            f"{group['exact']:.0%} |"
+            for voice, group in sorted(groups.items(), key=lambda item: float(item[1]["wer"]))
+        ]
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise ManifestError(
+            f"{path} is no summary of `tinyvoice eval` ({error}): evaluate again.", path=str(path)
+        ) from error
+    head = "| voice kept out of training | utterances | words | word error rate | all right |"
+    return "\n".join([head, "| --- | ---: | ---: | ---: | ---: |", *rows])
 
 
 def _rows(summary: dict[str, Any]) -> list[str]:

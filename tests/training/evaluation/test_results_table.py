@@ -8,7 +8,13 @@ import pytest
 from tinyvoice.errors import ConfigurationError, ManifestError
 from training.evaluation.evaluate import Result
 from training.evaluation.report import summarise, write_results
-from training.evaluation.results_table import BEGIN, END, figures_table, replace_table
+from training.evaluation.results_table import (
+    BEGIN,
+    END,
+    figures_table,
+    replace_table,
+    voices_table,
+)
 from training.evaluation.wer import word_errors
 
 
@@ -46,6 +52,25 @@ def test_speed_has_rows_for_each_front_end(tmp_path: Path) -> None:
     assert "batches of 16 (`pipeline`) | one core, A processor | **0.020**" in table
     assert "**3.2 s**" in table
     assert "**900 MB**" in table
+
+
+def test_voices_kept_out_have_a_table_the_best_understood_first(tmp_path: Path) -> None:
+    assert voices_table(tmp_path) is None
+    said = [("bob", "a b", "a"), ("ann", "a b", "a b"), ("ann", "c d", "c d"), ("bob", "c", "c")]
+    results = [
+        Result(str(i), voice, ref, wrote, word_errors(ref, wrote), 1.0, 1.0, 1.0)
+        for i, (voice, ref, wrote) in enumerate(said)
+    ]
+    write_results(tmp_path, summarise("clinc-unseen", "Voices", "embedded", results), results)
+    table = voices_table(tmp_path)
+    assert table is not None
+    assert table.splitlines()[2:] == [
+        "| ann | 2 | 4 | 0.0% | 100% |",
+        "| bob | 2 | 3 | 33.3% | 50% |",
+    ]
+    (tmp_path / "clinc-unseen.json").write_text("{}")
+    with pytest.raises(ManifestError, match=r"clinc-unseen\.json"):
+        voices_table(tmp_path)
 
 
 def test_the_table_replaces_what_stood_between_the_marks() -> None:
