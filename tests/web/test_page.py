@@ -9,12 +9,14 @@ import urllib.error
 import urllib.request
 from typing import Any
 
+import numpy as np
 import pytest
 from aiortc.rtp import RtpPacket
 
 from tests.server.conftest import RunningServer
 from tests.web.browser import Page, chromium
 from tests.web.conftest import Microphone
+from tinyvoice.audio.files import SAMPLE_RATE
 from tinyvoice.benchmark.speech import Clip
 from tinyvoice.server import page as page_routes
 from tinyvoice.webrtc import Peer
@@ -94,6 +96,11 @@ async def interruption_ms(
         unheard = "document.querySelector('li[data-state=interrupted] .unheard').innerText"
         assert len(await page.evaluate(unheard)) < len(answers[0]["text"]), "none of it was shown"
         assert await page.evaluate(unheard), "words that nobody heard are shown as heard"
+        # It is stopped by the beginning of what the person says, not by its end.
+        events = await page.evaluate("window.events")
+        since = events[events.index("output_audio_buffer.started") :]
+        order = [event.split(".")[-1] for event in since if "audio_buffer" in event]
+        assert order[:4] == ["started", "speech_started", "cleared", "speech_stopped"]
         silent_after = await page.evaluate("window.silentAfter")
         heard = await page.evaluate("window.loudest")
         assert heard > 0.01, "the answer was not heard"
@@ -114,10 +121,11 @@ async def test_the_agent_answers_and_is_interrupted(
 
 
 LISTEN = """
-    window.loudest = 0; window.silentAfter = null; window.cleared = null;
+    window.loudest = 0; window.silentAfter = null; window.cleared = null; window.events = [];
     import('/web/turns.js').then(({Turns}) => {
         const take = Turns.prototype.take;
         Turns.prototype.take = function (event) {
+            window.events.push(event.type);
             if (event.type === 'output_audio_buffer.cleared') window.cleared ??= performance.now();
             return take.call(this, event);
         };
@@ -214,6 +222,40 @@ async def test_a_refused_microphone_is_explained(server: RunningServer) -> None:
         notice = await page.evaluate(NOTICE)
         assert "not allowed to use the microphone" in notice
         assert await page.evaluate("document.body.dataset.state") == "idle"
+
+
+async def test_sound_without_words_is_told_once_until_words_come(
+    server: RunningServer, microphone: Microphone, clips: list[Clip]
+) -> None:
+    """A quiet room, and now and then somebody who is understood."""
+    noise = np.random.default_rng(0).normal(0, 0.003, 6 * SAMPLE_RATE).astype(np.float32)
+    room = Clip("room", noise, None, 0.0, None)
+    async with chromium(microphone(*[room, clips[0]] * 6)) as page:
+        await page.open(server.url)
+        await page.evaluate("""
+            const clock = performance.now.bind(performance);
+            window.ahead = 0;
+            performance.now = () => clock() + window.ahead;
+            window.told = [];
+            new MutationObserver(() => told.push(document.getElementById('notice').innerText))
+                .observe(document.getElementById('notice'), {childList: true}); 0
+        """)
+        await page.click("#start")
+        await page.until(LIVE)
+        told = "window.told.filter(text => text.includes('no words in it for half a minute'))"
+        assert await page.evaluate(f"{told}.length") == 0
+        await page.evaluate("window.ahead += 31000")
+        await page.until(f"{told}.length === 1")
+        # Settings that are changed take the notice away; it does not come again for that.
+        await page.evaluate("document.getElementById('silence').dispatchEvent(new Event('change'))")
+        await page.until(f"{NOTICE} === ''")
+        await page.evaluate("window.ahead += 31000")
+        await page.until(finals("person"))
+        assert await page.evaluate(f"{told}.length") == 1
+        await page.evaluate("window.ahead += 31000")
+        await page.until(f"{told}.length === 2")
+        await page.until(f"{NOTICE} === ''")
+        assert page.complaints == []
 
 
 async def test_a_server_that_is_away_is_tried_again_until_it_is_stopped(

@@ -9,6 +9,7 @@ const PARTIALS = "tinyvoice.partials";
 const RETRY_MS = [500, 1000, 2000, 4000, 8000];
 const RELEASE_MS = 150; // the end of the last word is still under way when the key is let go
 const MUTED_MS = 8000; // a microphone that gives nothing at all for so long is muted
+const UNHEARD_MS = 30000; // sound without a word for so long is not what the person expects
 const UNSURE = 0.6; // words below this confidence are marked
 const NEAR_END_PX = 80; // whoever has scrolled up further is reading and is left alone
 
@@ -23,6 +24,8 @@ let stopLevel = () => {};
 let attempt = 0;
 let retryTimer = 0;
 let soundAt = 0; // when the microphone last gave anything at all
+let wordsAt = 0; // since when sound has come without a word
+let unheardTold = false; // once is enough, until words come
 let answerDue = false; // the held turn is to be answered once it has been committed
 let awake = null; // keeps a phone's screen on
 
@@ -31,6 +34,7 @@ let awake = null; // keeps a phone's screen on
 async function start() {
   const own = (wanted = {});
   attempt = 0;
+  unheardTold = false;
   tell(null);
   show("asking", "Waiting for the microphone");
   try {
@@ -169,13 +173,14 @@ function receive(event) {
     case "session.updated":
       attempt = 0;
       tell(null);
-      soundAt = performance.now();
+      soundAt = wordsAt = performance.now();
       show("live", $("push").checked ? "Ready: hold to talk" : "Listening");
       // The key that started it would stop it again: the space bar is to be held now.
       if ($("push").checked && document.activeElement === $("start")) $("hold").focus();
       break;
     case "input_audio_buffer.speech_started":
-      tell(null); // what went wrong in the turn before has been read
+      // What went wrong in the turn before has been read; that nothing is understood may stay so.
+      if ($("notice").dataset.kind !== "unheard") tell(null);
       speech(true);
       break;
     case "input_audio_buffer.committed":
@@ -201,6 +206,7 @@ function receive(event) {
   }
   const turn = turns.take(event);
   if (turn) showTurn(turn);
+  if (turn?.who === "person" && (turn.stable || turn.tail)) wordsCame();
 }
 
 /** Let the microphone through, or not. */
@@ -288,14 +294,38 @@ function showLevel(level, silent) {
   $("level").firstElementChild.style.width = `${percent}%`;
   $("level").ariaValueNow = String(percent);
   if (!silent || document.body.dataset.state !== "live" || $("push").checked) {
-    if ($("notice").dataset.kind === "muted") tell(null);
+    if ($("notice").dataset.kind === "muted") {
+      tell(null);
+      wordsAt = performance.now();
+    }
     soundAt = performance.now();
+    watchWords();
   } else if (performance.now() - soundAt > MUTED_MS && $("notice").hidden) {
     tell("The microphone gives no sound at all: it is muted, or not the one you speak into.", {
       kind: "muted",
       action: ["Choose a microphone", "microphone"],
     });
   }
+}
+
+/** Tell, once until words come, that they do not although there is sound. */
+function watchWords() {
+  const answering = turns.all.some((turn) => turn.playsFrom !== null); // whoever listens is silent
+  if (document.body.dataset.state !== "live" || $("push").checked || answering) {
+    wordsAt = performance.now();
+  } else if (performance.now() - wordsAt > UNHEARD_MS && !unheardTold && $("notice").hidden) {
+    unheardTold = true;
+    tell("There is sound, but no words in it for half a minute. If you speak, come closer or speak up.", {
+      kind: "unheard",
+      action: ["Choose a microphone", "microphone"],
+    });
+  }
+}
+
+function wordsCame() {
+  if ($("notice").dataset.kind === "unheard") tell(null);
+  wordsAt = performance.now();
+  unheardTold = false;
 }
 
 function speech(on) {
