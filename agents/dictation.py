@@ -6,12 +6,14 @@
     "save it", "save the note", "done"    write the note to a file
     "start a new note", "new note"        save what there is, and begin anew
 
-Anything else becomes part of the note. Notes are text files in the agent's folder. The script below
-needs no language model, and none is asked: what is dictated stays on this machine.
+Anything else becomes part of the note. Notes are text files in the agent's folder; one that nobody
+has saved is written there when the conversation ends, however it does. The script below needs no
+language model, and none is asked: what is dictated stays on this machine.
 """
 
 from __future__ import annotations
 
+import logging
 import re
 from datetime import datetime
 from pathlib import Path
@@ -28,6 +30,8 @@ from tinyvoice.integrations.scripted_llm import Turn
 from tinyvoice.integrations.spoken_failures import SpokenFailures
 
 GREETING = "Hello. I am taking notes."
+
+_log = logging.getLogger("tinyvoice.agents")
 
 _LINE_BREAK = re.compile(r"[\s,.]*\b(?:new|next) line\b[\s,.]*", re.IGNORECASE)
 _COMMANDS = {
@@ -66,6 +70,16 @@ class Notepad:
         path.write_text(self.text + "\n", encoding="utf-8")
         self.pieces.clear()
         return path
+
+    def close(self) -> None:
+        """Save what nobody has; where that cannot be, it is told to whoever runs the agent."""
+        try:
+            saved = self.save()
+        except OSError as error:
+            _log.warning("The note cannot be saved (%s). It was:\n%s", error, self.text)
+        else:
+            if saved is not None:
+                _log.info("The note was saved: %s", saved)
 
     def answer(self, turn: Turn) -> str:
         """Do what was said, and say so; what is merely written down is not answered."""
@@ -106,10 +120,12 @@ def _plain(said: str) -> str:
     return " ".join(word for word in words if word != "please")
 
 
-def build_pipeline(transport: BaseTransport, settings: AgentSettings) -> PipelineWorker:
+def build_pipeline(
+    transport: BaseTransport, settings: AgentSettings, pad: Notepad | None = None
+) -> PipelineWorker:
     """Ear, notepad, voice."""
     hearing = settings.hearing()
-    llm = ScriptedLLMService(Notepad(settings.folder / "notes").answer)
+    llm = ScriptedLLMService((pad or Notepad(settings.folder / "notes")).answer)
     context = aggregators(LLMContext())
     return worker_for(
         Pipeline(
@@ -128,5 +144,9 @@ def build_pipeline(transport: BaseTransport, settings: AgentSettings) -> Pipelin
 
 
 async def run(transport: BaseTransport, settings: AgentSettings) -> None:
-    """Hold one conversation."""
-    await hold(build_pipeline(transport, settings), transport, GREETING)
+    """Hold one conversation; what was dictated outlasts it, also where the client disappears."""
+    pad = Notepad(settings.folder / "notes")
+    try:
+        await hold(build_pipeline(transport, settings, pad), transport, GREETING)
+    finally:
+        pad.close()

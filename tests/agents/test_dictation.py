@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
+import numpy as np
 import pytest
+import websockets
+from numpy.typing import NDArray
+from pipecat.frames.frames import InputTransportMessageFrame
+from pipecat.serializers.protobuf import ProtobufFrameSerializer
 
 from agents import dictation
 from agents.dictation import Notepad
 from agents.settings import AgentSettings
-from tests.agents.talk import talking
+from tests.agents.running import running
+from tests.agents.talk import speech, talking
+from tests.agents.test_doors import PATIENCE_S, SAID, Caller
 from tinyvoice.integrations.scripted_llm import Turn
 from tinyvoice.model.modeling import ASRModel
 from tinyvoice.voices.espeak_process import EspeakProcess
@@ -61,6 +69,53 @@ def test_a_new_note_saves_the_old_one(tmp_path: Path) -> None:
         "I have saved it.",
     ]
     assert sorted(path.read_text() for path in tmp_path.iterdir()) == ["one\n", "two\n"]
+
+
+def test_a_note_that_nobody_saved_is_saved_at_the_end(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    pad = Notepad(tmp_path / "notes")
+    pad.close()
+    assert not pad.folder.exists()
+    said(pad, "one")
+    pad.close()
+    assert [path.read_text() for path in pad.folder.iterdir()] == ["one\n"]
+    pad.folder = next(pad.folder.iterdir())  # a file, where no note can be written
+    said(pad, "two")
+    pad.close()
+    assert "cannot be saved" in caplog.text
+    assert caplog.text.endswith("It was:\ntwo\n")
+
+
+async def dictated(websocket: websockets.ClientConnection, sound: NDArray[np.float32]) -> None:
+    """Say something, and wait until it has been written down."""
+    await Caller(websocket).say(np.pad(sound, (4_000, 24_000)))
+    serializer = ProtobufFrameSerializer()
+    async with asyncio.timeout(PATIENCE_S):
+        while True:
+            frame = await serializer.deserialize(await websocket.recv())
+            told = frame.message if isinstance(frame, InputTransportMessageFrame) else {}
+            if told.get("type") == "bot-llm-stopped":
+                return
+
+
+async def test_a_note_outlasts_a_client_that_disappears_and_ctrl_c(
+    mouth: EspeakProcess, tmp_path: Path
+) -> None:
+    notes = tmp_path / "notes"
+    where = ("--transport", "websocket", "--port", "0", "--folder", str(tmp_path))
+    with running("dictation", *where) as run:
+        async with websockets.connect(f"ws://{run.address}/ws") as websocket:
+            await dictated(websocket, speech(mouth, SAID))
+            websocket.transport.abort()  # no close frame, as when a cable is pulled
+        async with asyncio.timeout(PATIENCE_S):
+            while not list(notes.glob("*")):
+                await asyncio.sleep(0.05)  # the agent tells nobody
+        async with websockets.connect(f"ws://{run.address}/ws") as websocket:
+            await dictated(websocket, speech(mouth, SAID))
+            code, errors = await asyncio.to_thread(run.interrupt)
+    assert (code, errors) == (0, "")
+    assert [note.read_text() for note in notes.iterdir()] == [f"{SAID}\n"] * 2
 
 
 @pytest.mark.parametrize("command", ["save it", "new note"])

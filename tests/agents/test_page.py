@@ -25,6 +25,14 @@ RATE = 16_000
 STATE = "document.getElementById('state').innerText"
 LINES = "[...document.querySelectorAll('#log p')].map(line => line.innerText)"
 
+INTERIMS = """
+    window.interims = [];
+    new MutationObserver(() => window.interims.push(
+        ...[...document.querySelectorAll('#log .interim')].map(line => line.innerText)
+    )).observe(document.getElementById('log'), {subtree: true, childList: true}); 0
+"""
+"""Keeps what is shown before it is final."""
+
 RECORD = """
     window.sound = [];
     addEventListener('DOMContentLoaded', () => {
@@ -148,6 +156,7 @@ async def test_speech_goes_in_and_the_parrots_voice_comes_out_until_it_is_interr
         assert await page.evaluate(STATE) == "Your microphone is off."
         await page.click("#talk")
         await page.until(f"{STATE} === 'Connected: speak.'")
+        await page.evaluate(INTERIMS)
         await line_of(page, "You", short)
         assert (long.text or "?") not in await heard(page, model), "it spoke to its end"
         await page.evaluate("window.sound = []")
@@ -158,6 +167,9 @@ async def test_speech_goes_in_and_the_parrots_voice_comes_out_until_it_is_interr
         await line_of(page, "You", long)
         lines = await page.evaluate(LINES)
         assert len(lines) == len(set(lines)), lines
+        interims = await page.evaluate("window.interims")
+        assert any(0 < len(text) < len(f"You: {long.text}") for text in interims), interims
+        assert await page.evaluate("document.querySelectorAll('.interim').length") == 0
         await page.click("#talk")
         assert await page.evaluate(STATE) == "Your microphone is off."
         assert page.complaints == []
