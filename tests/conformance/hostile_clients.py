@@ -70,6 +70,8 @@ class HostileClient:
         Raises:
             FuzzError: the server answered otherwise than it has to.
         """
+        # The first update decides which dialect is spoken: a mutated one may look like the beta.
+        await self._send(json.dumps({"type": "session.update", "session": {"instructions": ""}}))
         for number in range(events):
             if number % SPEECH_EVERY == 0:
                 audio = base64.b64encode(next(self._speech)).decode()

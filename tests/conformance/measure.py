@@ -399,16 +399,16 @@ def measure(clips: Sequence[Clip], speed: float = 1.0, rate: int = RATE, data: s
     return figures_of(clips, heard, engine.times_to_final, speed, data)
 
 
-def utterances(data: str, folder: Path | None, count: int) -> list[Clip]:
+def utterances(data: str, folder: Path | None, count: int, skip: int = 0) -> list[Clip]:
     """So many utterances of a folder, a manifest, or a test set of ``tinyvoice eval``.
 
-    Where there are fewer in a folder or a manifest, they are played again.
+    The first ``skip`` are left out. Where a folder or a manifest has fewer, they are played again.
     """
     if data in BUILT_IN:
-        request = Request(folder, count=count)
-        examples = load_test_set(data, request).examples
+        request = Request(folder, count=skip + count)
+        examples = load_test_set(data, request).examples[skip:]
         return [make_clip(one.name, one.source.load()[0], one.text) for one in examples]
-    return list(itertools.islice(itertools.cycle(load_speech(Path(data))), count))
+    return list(itertools.islice(itertools.cycle(load_speech(Path(data))), skip, skip + count))
 
 
 def show(console: Console, figures: Figures) -> None:
@@ -445,12 +445,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--data", default=str(BUNDLED), help="folder, manifest, or a test set of tinyvoice eval"
     )
+    parser.add_argument("--skip", type=int, default=0, help="leave out so many of them")
     parser.add_argument("--data-dir", type=Path, help="where the data of test sets is")
     parser.add_argument("--speed", type=float, default=1.0, help="times real time, 0 is unbounded")
     parser.add_argument("--rate", type=int, default=RATE, choices=(RATE, ENGINE_RATE))
     parser.add_argument("--json", type=Path, help="file for the figures")
     options = parser.parse_args(arguments)
-    clips = utterances(options.data, options.data_dir, options.utterances)
+    clips = utterances(options.data, options.data_dir, options.utterances, options.skip)
     figures = measure(clips, options.speed, options.rate, Path(options.data).name)
     show(Console(), figures)
     if options.json is not None:

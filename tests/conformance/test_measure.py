@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from tests.conformance.measure import (
@@ -12,8 +14,9 @@ from tests.conformance.measure import (
     measure,
     packet_with,
     share_interval,
+    utterances,
 )
-from tinyvoice.benchmark.speech import Clip
+from tinyvoice.benchmark.speech import BUNDLED, Clip
 
 
 def test_transcripts_are_what_their_deltas_said_however_fast_the_speech_comes(
@@ -50,6 +53,20 @@ def test_the_engine_knows_the_end_with_the_packet_that_brings_it(rate: int) -> N
     known = KnownAudio(rate)
     for window in range(1, 20):
         assert known.since(32 * window) == packet_with(32 * window)
+
+
+def test_utterances_can_be_left_out_and_are_played_again(speech: dict[str, Clip]) -> None:
+    clips = list(speech.values())
+    chosen = utterances(str(BUNDLED), None, 4, skip=len(clips) - 2)
+    assert [clip.text for clip in chosen] == [clip.text for clip in [*clips[-2:], *clips[:2]]]
+
+
+def test_utterances_of_a_test_set(tmp_path: Path) -> None:
+    texts = ["turn on the light", "what time is it", "play some music"]
+    (tmp_path / "clinc150-validation.txt").write_text("\n".join(texts), encoding="utf-8")
+    chosen = utterances("clinc-unseen", tmp_path, 2, skip=1)
+    assert len({clip.text for clip in chosen} & set(texts)) == 2
+    assert all(clip.duration > 0.5 for clip in chosen)
 
 
 def test_intervals_of_shares() -> None:
