@@ -58,6 +58,10 @@ CLOSE_CODES = (NORMAL, GOING_AWAY, 1005, ABNORMAL, 1007, 1008, 1009, SERVER_ERRO
 UNHEARD_BYTES = 4 << 20
 """Audio that may wait for the engine before a client is no longer read: 87 s at 24 kHz."""
 
+RESUMED_BYTES = 96_000
+"""So much has to be heard before a client that was not read is read again: 2 s at 24 kHz. Its pings
+wait in what is not read."""
+
 _INPUTS_AT_A_TIME = 16
 """Inputs in a row after which other tasks get their turn."""
 
@@ -474,7 +478,7 @@ class RealtimeConnection:
             logger.warning("audio that cannot be used is taken as silence: %s", error)
             await stream.feed(_SILENCE[self._encoding] * len(audio))
         self._work_bytes -= len(audio)
-        if self._work_bytes <= UNHEARD_BYTES // 2:
+        if self._work_bytes <= UNHEARD_BYTES - RESUMED_BYTES:
             self._caught_up.set()
         seconds = len(audio) / (_BYTES_PER_SECOND[self._encoding] * self._rate)
         self._metrics.audio_seconds.labels(self._label).inc(seconds)

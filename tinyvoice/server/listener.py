@@ -32,12 +32,20 @@ SENDING_S = 10
 AT_ONCE_S = 1
 """The same where a second signal asks not to wait."""
 
+NEGLIGIBLE_S = 0.1
+"""Time without reading that makes no difference to a client that has to answer a ping."""
+
 MOST_FRAGMENTS = 4_096
 """Fragments of one message; their number costs memory even where each of them is empty."""
 
 
 class WebSocketProtocol(WebSocketsSansIOProtocol):
     """uvicorn's WebSocket connection, which can be dropped and is not kept when it is over."""
+
+    _unread_s = 0.0
+    """Time since the last ping in which nothing was read."""
+    _paused_at: float | None = None
+    """Since when nothing is read."""
 
     async def run_asgi(self) -> None:
         """Run the app for this connection, then see that it goes away."""
@@ -47,10 +55,43 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         finally:
             self._expect_end()
 
+    def send_keepalive_ping(self) -> None:
+        """Ask the client whether it is there."""
+        self._unread_s = 0.0
+        if self._paused_at is not None:
+            self._paused_at = self.loop.time()
+        super().send_keepalive_ping()
+
     def keepalive_timeout(self) -> None:
-        """The client did not answer a ping: close, whether it reads that or not."""
+        """The client did not answer a ping: close, whether it reads that or not.
+
+        An answer may be in what has not been read, because the session has enough to do: only time
+        in which the connection was read counts.
+        """
+        unread_s, self._unread_s = self._unread_s, 0.0
+        if self._paused_at is not None:
+            now = self.loop.time()
+            unread_s += now - self._paused_at
+            self._paused_at = now
+        if unread_s > NEGLIGIBLE_S:
+            self.pong_timer = self.loop.call_later(unread_s, self.keepalive_timeout)
+            return
         super().keepalive_timeout()
         self._expect_end()
+
+    def send_receive_event_to_app(self) -> None:
+        """Hand over a message; nothing more is read until it has been taken."""
+        super().send_receive_event_to_app()
+        if self.read_paused and self._paused_at is None:
+            self._paused_at = self.loop.time()
+
+    async def receive(self) -> Any:
+        """The next message."""
+        message = await super().receive()
+        if not self.read_paused and self._paused_at is not None:
+            self._unread_s += self.loop.time() - self._paused_at
+            self._paused_at = None
+        return message
 
     def shutdown(self) -> None:
         """The server stops: close, whether the client reads that or not."""

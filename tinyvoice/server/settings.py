@@ -151,7 +151,7 @@ class ServerSettings(BaseSettings):
     ping_interval_seconds: float = Field(default=20.0, gt=0, le=3_600)
     """Time between two pings of a WebSocket."""
     ping_timeout_seconds: float = Field(default=20.0, gt=0, le=3_600)
-    """A WebSocket client that answers no ping for so long is disconnected."""
+    """A WebSocket client that answers no ping for so long, while it is read, is disconnected."""
     drain_seconds: float = Field(default=30.0, ge=0, le=3_600)
     """How long sessions may finish their turns, and requests be answered, when the server is told
     to stop."""
