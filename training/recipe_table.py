@@ -18,7 +18,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -33,6 +33,10 @@ END = "<!-- end of recipe -->"
 QUIET_AUGMENTATION = tuple(
     f"data.augmentation.{name}.probability=0" for name in ("reverb", "telephone", "short_noises")
 )
+
+
+UTTERANCES = 200
+"""Of the development set: error rates are measured on so many, drawn."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +95,7 @@ def main(
     common = (
         "data=manifest",
         f"data.corpora=[{{manifest:{train.absolute()},eval_manifest:{development.absolute()}}}]",
-        "data.max_eval_samples=200",
+        f"data.max_eval_samples={UTTERANCES}",
         *QUIET_AUGMENTATION,
         "training.workers=0",
         "training.batch.seconds=40",
@@ -103,7 +107,8 @@ def main(
     )
 
     def run(job: Run, start: tuple[str, ...] = ()) -> str:
-        return train_and_describe(job, (*job.overrides, *start, *common), output)
+        overrides = (*job.overrides, *start, *common)
+        return train_and_describe(job, overrides, output, development)
 
     start = (f"model.checkpoint={backbones.absolute()}",)
     with ThreadPoolExecutor(parallel) as pool:
@@ -117,21 +122,41 @@ def main(
         into.write_text(document, encoding="utf-8")
 
 
-def train_and_describe(job: Run, overrides: tuple[str, ...], output: Path) -> str:
-    """Train one run in a process of its own; its row of the table."""
+def train_and_describe(
+    job: Run, overrides: tuple[str, ...], output: Path, development: Path
+) -> str:
+    """Train one run in a process of its own and measure it in another; its row of the table."""
     folder = output / job.name
     started = time.monotonic()
-    command = [sys.executable, "-m", "training.train", *overrides, f"output_dir={folder}"]
-    finished = subprocess.run(
-        command, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True
-    )
-    if finished.returncode:
-        raise ConfigurationError(f"the run {job.name} failed: {finished.stderr.strip()[-500:]}")
+    _python(job, "training.train", *overrides, f"output_dir={folder}")
     taken = (time.monotonic() - started) / 60
     events = [json.loads(line) for line in (folder / "log.jsonl").open(encoding="utf-8")]
     last = [event for event in events if event["event"] == "eval"][-1]
     trained = trained_parameters(folder / "best", job.name) / 1e6
-    return f"| {job.title} | {trained:.2f}M | {last['wer']:.1%} | {taken:.1f} | {last['step']} |"
+    model = ("-m", str(folder / "best"))
+    measured = ("-d", str(development), "-n", str(UTTERANCES))
+    figures = json.loads(_python(job, "tinyvoice", "eval", *model, *measured, "--json"))
+    rate = error_rate(figures)
+    return f"| {job.title} | {trained:.2f}M | {rate} | {taken:.1f} | {last['step']} |"
+
+
+def error_rate(figures: dict[str, Any]) -> str:
+    """A word error rate and its interval, from what ``tinyvoice eval --json`` prints."""
+    low, high = figures["wer_interval"]
+    return f"{figures['wer']:.1%} ({low:.1%} to {high:.1%})"
+
+
+def _python(job: Run, module: str, *arguments: str) -> str:
+    """Run a module in a process of one thread and return what it prints."""
+    finished = subprocess.run(
+        [sys.executable, "-m", module, *arguments],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+    )
+    if finished.returncode:
+        raise ConfigurationError(f"the run {job.name} failed: {finished.stderr.strip()[-500:]}")
+    return finished.stdout
 
 
 def trained_parameters(checkpoint: Path, name: str) -> int:

@@ -4,7 +4,14 @@ import torch
 from safetensors.torch import save_file
 
 from training.evaluation.results_table import replace_table
-from training.recipe_table import BEGIN, END, PROJECTORS, later_stages, trained_parameters
+from training.recipe_table import (
+    BEGIN,
+    END,
+    PROJECTORS,
+    error_rate,
+    later_stages,
+    trained_parameters,
+)
 
 ROOT = Path(__file__).parents[2]
 
@@ -36,3 +43,8 @@ def test_trained_parameters_are_those_of_the_stage(tmp_path: Path) -> None:
 def test_the_guide_has_a_place_for_the_table() -> None:
     guide = (ROOT / "docs" / "training.md").read_text(encoding="utf-8")
     assert "| new |" in replace_table(guide, "| new |", BEGIN, END)
+
+
+def test_error_rates_have_their_interval() -> None:
+    figures = {"wer": 0.31239, "wer_interval": [0.27815, 0.3459]}
+    assert error_rate(figures) == "31.2% (27.8% to 34.6%)"

@@ -47,8 +47,8 @@ LoadInt8 = Annotated[
     bool,
     typer.Option(
         "--int8",
-        help="Round weights to 8-bit integers while loading: faster on a CPU, and once loaded "
-        "smaller everywhere.",
+        help="Round weights to 8-bit integers while loading: the full model is then faster on a "
+        "CPU and smaller everywhere; the embedded one gains nothing.",
     ),
 ]
 """Whether the encoder and the language model compute with 8-bit weights."""

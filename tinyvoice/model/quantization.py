@@ -2,8 +2,9 @@
 
 Weights are rounded to 8 bits with one scale per output channel, symmetric around zero. On a CPU the
 inputs are rounded as well, with one scale per row (token or frame), and multiplied by FBGEMM's
-integer kernel, which reads a quarter of the memory: that is where the speed comes from. Elsewhere
-the weights alone are kept in 8 bits and widened for each product, which saves memory only. Rows do
+integer kernel, which reads a quarter of the memory: that is where the speed comes from, and only a
+large model has it. Elsewhere the weights alone are kept in 8 bits and widened for each product,
+which saves memory only. While loading, the weights are there in their own precision first. Rows do
 not influence each other, so a clip gives the same tokens alone and in a batch.
 
 Convolutions, norms, projector, aligner and adapters stay as they are: they are small, or the
