@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import fields, replace
+from typing import Any
 
 import pytest
 import websockets
 from openai import AsyncOpenAI
 
-from tests.server.conftest import RunningServer, appends, pcm24k
+from tests.server.conftest import RunningServer, appends, changed, pcm24k
 from tests.server.realtime import connected
 from tinyvoice.benchmark.speech import Clip
 from tinyvoice.metrics import word_errors
+from tinyvoice.realtime.limits import SessionLimits
 from tinyvoice.server.settings import ServerSettings
-from tinyvoice.server.websocket import session_limits
+from tinyvoice.server.websocket import response_seconds, session_limits
 
 
 async def test_a_turn_is_transcribed(server: RunningServer, clips: list[Clip]) -> None:
@@ -71,6 +74,45 @@ async def test_a_call_that_does_not_exist_cannot_be_joined(server: RunningServer
         async with connected(server.websocket_url, "call_id=rtc_none"):
             pass
     assert raised.value.response.status_code == 404
+
+
+def test_every_bound_of_a_session_is_a_setting() -> None:
+    assert session_limits(ServerSettings()) == replace(
+        SessionLimits(),
+        event_bytes=ServerSettings().max_frame_bytes,
+        response_seconds=response_seconds(ServerSettings()),
+    )
+    others = {
+        "max_append_bytes": "append_bytes",
+        "uncommitted_seconds": "uncommitted_seconds",
+        "minimum_commit_ms": "minimum_commit_ms",
+        "stall_seconds": "stall_seconds",
+        "max_items": "items",
+        "max_conversation_bytes": "conversation_bytes",
+        "max_tools": "tools",
+        "max_tools_bytes": "tools_bytes",
+        "max_instruction_characters": "instruction_characters",
+        "max_json_depth": "json_depth",
+        "max_out_of_band_responses": "out_of_band_responses",
+        "max_frame_bytes": "event_bytes",
+        "session_seconds": "session_seconds",
+        "drain_seconds": "drain_seconds",
+    }
+    settings: dict[str, Any] = {name: 1_030 + place for place, name in enumerate(others)}
+    settings["max_json_depth"] = 99
+    limits = session_limits(ServerSettings(**settings))
+    assert {name: getattr(limits, bound) for name, bound in others.items()} == settings
+    told = {*others.values(), "response_seconds"}
+    assert told == {field.name for field in fields(SessionLimits)}
+
+
+async def test_a_bound_that_is_set_holds(server: RunningServer) -> None:
+    with changed(server, max_tools=1):
+        async with connected(server.websocket_url, "model=m") as client:
+            two = [{"type": "function", "name": name} for name in ("a", "b")]
+            await client.send({"type": "session.update", "session": {"tools": two}})
+            error = (await client.receive())["error"]
+    assert (error["param"], "at most 1" in error["message"]) == ("session.tools", True)
 
 
 def test_an_answer_may_take_as_long_as_its_model_and_its_voice() -> None:

@@ -359,10 +359,11 @@ def _session(
     key = identity.ephemeral
     configuration: dict[str, Any] | None = None
     kind: Any = "realtime"
+    limits = session_limits(request.app.state.settings)
     if key is not None:
         kind, configuration = key.kind, dict(key.configuration)
     elif asked is not None:
-        configuration = session_configuration(None, asked)
+        configuration = session_configuration(None, asked, limits)
         kind = configuration["type"]
     elif request.query_params.get("intent") == "transcription":
         kind = "transcription"
@@ -374,7 +375,7 @@ def _session(
         dialect="beta" if beta else "ga",
         transport="webrtc",
         configuration=configuration,
-        limits=session_limits(request.app.state.settings),
+        limits=limits,
         now=time.time(),
     )
 

@@ -66,13 +66,14 @@ def _make(
 ) -> tuple[str, int, dict[str, Any]]:
     """A key, when it expires, and the session as the client will find it."""
     keys: EphemeralKeys = request.app.state.ephemeral_keys
-    configuration = session_configuration(kind, payload)
+    limits = session_limits(request.app.state.settings)
+    configuration = session_configuration(kind, payload, limits)
     kind = "transcription" if configuration.get("type") == "transcription" else "realtime"
     session = RealtimeSession(
         kind,
         model=str(configuration.get("model") or DEFAULT_MODEL),
         configuration=configuration,
-        limits=session_limits(request.app.state.settings),
+        limits=limits,
         now=time.time(),
     )
     try:

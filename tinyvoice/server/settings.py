@@ -144,6 +144,28 @@ class ServerSettings(BaseSettings):
     """Longest session."""
     idle_seconds: float = Field(default=900.0, gt=0, le=7 * 86_400)
     """A session whose client has sent nothing for so long is closed."""
+    max_append_bytes: int = Field(default=15 * MIB, ge=1_024, le=1 << 30)
+    """Audio in one 'input_audio_buffer.append' of a session."""
+    uncommitted_seconds: float = Field(default=600.0, gt=0, le=7 * 86_400)
+    """Audio that may wait for a commit; with turn detection, the longest turn."""
+    minimum_commit_ms: float = Field(default=100.0, gt=0, le=60_000)
+    """Audio that a commit takes at least."""
+    stall_seconds: float = Field(default=2.0, gt=0, le=3_600)
+    """A turn that goes on ends when its client sends no audio at all for so long."""
+    max_items: int = Field(default=1_000, ge=1, le=1_000_000)
+    """Items that a conversation keeps; the oldest ones make room."""
+    max_conversation_bytes: int = Field(default=32 * MIB, ge=1_024, le=1 << 40)
+    """Size of all items together; the oldest ones make room."""
+    max_tools: int = Field(default=128, ge=1, le=100_000)
+    """Tools of a session or of a response."""
+    max_tools_bytes: int = Field(default=512 * 1_024, ge=1_024, le=1 << 30)
+    """JSON text of these tools together."""
+    max_instruction_characters: int = Field(default=256 * 1_024, ge=1, le=1 << 30)
+    """Length of instructions, and of each other text in a session."""
+    max_json_depth: int = Field(default=64, ge=4, le=500)
+    """Objects and lists within one another in a client's event."""
+    max_out_of_band_responses: int = Field(default=8, ge=1, le=10_000)
+    """Responses outside of the conversation that a session makes at once."""
     send_queue_bytes: int = Field(default=8 * MIB, ge=64 * 1_024, le=1 << 30)
     """Events that may wait for a client to read them; beyond that it is disconnected."""
     send_timeout_seconds: float = Field(default=30.0, gt=0, le=3_600)

@@ -225,6 +225,17 @@ def session_limits(settings: ServerSettings) -> SessionLimits:
     """The bounds of a session by the server's settings."""
     return SessionLimits(
         event_bytes=settings.max_frame_bytes,
+        append_bytes=settings.max_append_bytes,
+        uncommitted_seconds=settings.uncommitted_seconds,
+        minimum_commit_ms=settings.minimum_commit_ms,
+        stall_seconds=settings.stall_seconds,
+        items=settings.max_items,
+        conversation_bytes=settings.max_conversation_bytes,
+        tools=settings.max_tools,
+        tools_bytes=settings.max_tools_bytes,
+        instruction_characters=settings.max_instruction_characters,
+        json_depth=settings.max_json_depth,
+        out_of_band_responses=settings.max_out_of_band_responses,
         response_seconds=response_seconds(settings),
         session_seconds=settings.session_seconds,
         drain_seconds=max(settings.drain_seconds, 0.001),
