@@ -65,7 +65,7 @@ def test_a_new_conversation() -> None:
                     "type": "server_vad",
                     "threshold": 0.5,
                     "prefix_padding_ms": 300,
-                    "silence_duration_ms": 500,
+                    "silence_duration_ms": 200,
                     "idle_timeout_ms": None,
                     "create_response": True,
                     "interrupt_response": True,
@@ -96,7 +96,7 @@ def test_a_new_transcription_session() -> None:
                     "type": "server_vad",
                     "threshold": 0.5,
                     "prefix_padding_ms": 300,
-                    "silence_duration_ms": 500,
+                    "silence_duration_ms": 200,
                 },
             }
         },
@@ -358,7 +358,7 @@ def test_a_session_keeps_its_type() -> None:
     [
         (None, {"endpointing": "manual"}),
         (False, {"endpointing": "manual"}),
-        ({"type": "server_vad"}, {"endpointing": "vad", "silence_ms": 500, "threshold": 0.5}),
+        ({"type": "server_vad"}, {"endpointing": "vad", "silence_ms": 200, "threshold": 0.5}),
         ({"threshold": 0}, {"threshold": 0.01}),
         ({"threshold": 1}, {"threshold": 0.99}),
         ({"prefix_padding_ms": 5_000}, {"prefix_padding_ms": 2_000}),

@@ -102,7 +102,7 @@ def default_turn_detection(kind: Kind, which: str) -> dict[str, Any]:
             "type": which,
             "threshold": 0.5,
             "prefix_padding_ms": 300,
-            "silence_duration_ms": 500,
+            "silence_duration_ms": 200,
         }
     if kind == "realtime":
         if which == "server_vad":
