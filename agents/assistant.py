@@ -21,11 +21,12 @@ from pipecat.processors.aggregators.llm_context import LLMContext
 from pipecat.services.llm_service import FunctionCallParams
 from pipecat.transports.base_transport import BaseTransport
 
-from agents.conversation import aggregators, hold, worker_for
-from agents.settings import AgentSettings
-from agents.spoken_numbers import numbers_in
 from tinyvoice.integrations.scripted_llm import Call, Reply, Turn
 from tinyvoice.integrations.spoken_failures import SpokenFailures
+
+from .conversation import aggregators, hold, worker_for
+from .settings import AgentSettings
+from .spoken_numbers import numbers_in
 
 GREETING = "Hello. How can I help you?"
 INSTRUCTIONS = """\

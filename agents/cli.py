@@ -24,7 +24,7 @@ from tinyvoice.cli.options import ModelName
 from tinyvoice.errors import ConfigurationError, MissingExtraError, TinyvoiceError
 
 if TYPE_CHECKING:
-    from agents.settings import AgentSettings
+    from .settings import AgentSettings
 
 app = typer.Typer(add_completion=False)
 
@@ -109,7 +109,7 @@ def agent(
     else:
         listener = _listener(host, port)
     _quieten()
-    from agents.settings import AgentSettings
+    from .settings import AgentSettings
 
     settings = AgentSettings(
         model=model,
@@ -121,7 +121,7 @@ def agent(
         llm_key=os.environ.get(llm_key_variable),
         folder=folder,
     )
-    run = importlib.import_module(f"agents.{name.value}").run
+    run = importlib.import_module(f".{name.value}", __package__).run
     error = None
     try:
         if listener is None:
@@ -161,9 +161,10 @@ async def _serve(
 ) -> None:
     import uvicorn
 
-    from agents.doors import Door
     from tinyvoice.integrations import PipecatASRService
     from tinyvoice.integrations.shared_engine import close_engines
+
+    from .doors import Door
 
     await PipecatASRService.load(settings.model)
     config = uvicorn.Config(

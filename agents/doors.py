@@ -35,8 +35,8 @@ from pipecat.transports.websocket.fastapi import (
     FastAPIWebsocketTransport,
 )
 
-from agents.even_pace import pace_evenly
-from agents.settings import AgentSettings
+from .even_pace import pace_evenly
+from .settings import AgentSettings
 
 Run = Callable[[BaseTransport, AgentSettings], Awaitable[None]]
 

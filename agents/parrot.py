@@ -10,11 +10,12 @@ from pipecat.pipeline.worker import PipelineWorker
 from pipecat.processors.aggregators.llm_context import LLMContext
 from pipecat.transports.base_transport import BaseTransport
 
-from agents.conversation import aggregators, hold, worker_for
-from agents.settings import AgentSettings
 from tinyvoice.integrations import ScriptedLLMService
 from tinyvoice.integrations.scripted_llm import Turn
 from tinyvoice.integrations.spoken_failures import SpokenFailures
+
+from .conversation import aggregators, hold, worker_for
+from .settings import AgentSettings
 
 GREETING = "Hello. Say something, please."
 

@@ -25,11 +25,12 @@ from pipecat.processors.aggregators.llm_context import LLMContext
 from pipecat.services.llm_service import FunctionCallParams
 from pipecat.transports.base_transport import BaseTransport
 
-from agents.conversation import aggregators, hold, worker_for
-from agents.settings import AgentSettings
-from agents.spoken_numbers import NUMBER_WORDS, numbers_in
 from tinyvoice.integrations.scripted_llm import Call, Reply, Result, Turn
 from tinyvoice.integrations.spoken_failures import SpokenFailures
+
+from .conversation import aggregators, hold, worker_for
+from .settings import AgentSettings
+from .spoken_numbers import NUMBER_WORDS, numbers_in
 
 GREETING = "Hello. Would you like to book a table?"
 INSTRUCTIONS = """\

@@ -17,7 +17,7 @@ PROGRAM = [
     sys.executable,
     "-c",
     # Also where the package is not installed, so that nothing announces the command.
-    "import sys, tinyvoice.cli.app as p; from agents.cli import app;"
+    "import sys, tinyvoice.cli.app as p; from tinyvoice_agents.cli import app;"
     "p.app = app; p.main(sys.argv[1:])",
 ]
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "COLUMNS": "100"}

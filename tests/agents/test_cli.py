@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 import urllib.request
 from pathlib import Path
+
+import pytest
 
 from tests.agents.running import ROOT, agent, running
 
@@ -14,10 +17,25 @@ def test_the_command_is_announced_and_explains_itself() -> None:
     import tomllib
 
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    assert project["entry-points"]["tinyvoice.commands"]["agent"] == "agents.cli:app"
+    assert project["entry-points"]["tinyvoice.commands"]["agent"] == "tinyvoice_agents.cli:app"
     result = agent("--help")
     assert result.returncode == 0
     assert "parrot, dictation, receptionist or assistant" in result.stdout
+
+
+@pytest.mark.parametrize("installed", [False, True], ids=["checkout", "wheel"])
+def test_it_is_found_beside_another_package_of_the_name_agents(
+    tmp_path: Path, installed: bool
+) -> None:
+    """OpenAI's Agents SDK has it."""
+    (tmp_path / "agents").mkdir()
+    (tmp_path / "agents" / "__init__.py").write_text("raise ImportError('not ours')")
+    if installed:  # as a wheel lays it out
+        shutil.copytree(ROOT / "agents", tmp_path / "tinyvoice_agents")
+    path = os.pathsep.join([str(tmp_path), str(ROOT)])
+    arguments = ("parrot", "--transport", "websocket", "--port", "0", "--model", "/not/there")
+    result = agent(*arguments, PYTHONPATH=path, PYTHONSAFEPATH="1")
+    assert "there is no folder /not/there" in result.stderr
 
 
 def test_a_port_that_is_taken_is_a_sentence() -> None:
