@@ -26,7 +26,7 @@ from training.synthesis.voices import FLITE_VOICES, HELD_OUT_VOICES, TRAINING_VO
 
 DEFAULT_FOLDER = "~/.cache/tinyvoice/synthesis"
 
-SMALLEST_CORPUS = 2000
+SMALLEST_CORPUS = 1000
 """Sentences that are spoken for the shortest run; longer ones have this, doubled until it suffices,
 so that a run whose end is moved a little still finds the same data."""
 
