@@ -12,6 +12,7 @@ from tinyvoice.benchmark.figures import LATENCIES, Figures, TextFigures
 from tinyvoice.benchmark.harness import Pauses
 from tinyvoice.benchmark.load import Lateness
 from tinyvoice.benchmark.machine import describe_machine, resident_bytes
+from tinyvoice.benchmark.overload import OverloadFigures
 from tinyvoice.benchmark.report import (
     BEGIN,
     END,
@@ -77,6 +78,9 @@ def record() -> Record:
             BASELINE: [figures(1, 0.2)],
         },
         held={ENGINE: 12, BASELINE: 2},
+        overload=OverloadFigures(
+            24, figures(1, 0.02), figures(24, 0.9), figures(1, 0.021), 75, 60, 1.25, "Busy.", 0.5
+        ),
         soak=soak_figures([SoakMinute(0.05, 10**8, 10, 2, 50), SoakMinute(0.051, 10**8, 9, 2, 60)]),
     )
     return json.loads(json.dumps(report.to_json()))
@@ -89,9 +93,10 @@ def test_everything_measured_has_its_table(record: Record) -> None:
         "Against transcribing the growing buffer anew",
         "Streams",
         "Streams of the baseline",
+        "More streams than are held",
         "Continuous talk",
     ]
-    for name in ("single", "baseline_single", "soak"):
+    for name in ("single", "baseline_single", "overload", "soak"):
         record[name] = None
     record["compute"], record["held"], record["streams"] = [], {}, {ENGINE: []}
     assert list(tables(record)) == []
@@ -136,6 +141,31 @@ def test_a_record_of_before_some_figures_were_taken_is_shown_without_them(record
     assert shown["WER streamed"] == "5.0%"
     assert not any("stretches" in title or "late by, p99 / p99.9" in title for title in shown)
     assert streams.rows[0][streams.columns.index("blocked p99.9, most")] == "4.0 ms"
+
+
+def test_what_gives_way_when_too_many_come(record: Record) -> None:
+    table = next(t for t in tables(record) if t.heading == "More streams than are held")
+    assert [row[0] for row in table.rows] == ["1, before", "24, too many", "1, after"]
+    assert [row[table.columns.index("final p95")] for row in table.rows] == [
+        "20 ms",
+        "900 ms",
+        "21 ms",
+    ]
+    assert table.note == (
+        "a late comer asked for a stream 75 times; refused 60 times, first 1.2 s after the load "
+        'began: "Busy"; let in again 0.5 s after the load\'s last packet'
+    )
+    found = record["overload"]
+    found |= {"after": None, "refused": 0, "recovered_s": None}
+    table = next(t for t in tables(record) if t.heading == "More streams than are held")
+    assert len(table.rows) == 2
+    assert table.note.endswith("75 times; nobody was refused; none was let in afterwards")
+
+
+def test_continuous_talk_is_headed_by_medians(record: Record) -> None:
+    *_, table = tables(record)
+    assert table.rows[0][0] == "last three minutes over first three, medians"
+    assert ("compute, median of all minutes", "0.0505 CPU s per s") in table.rows
 
 
 def test_a_document_gets_its_figures_between_the_marks(tmp_path: Path, record: Record) -> None:

@@ -165,6 +165,7 @@ def test_what_was_measured_before_a_server_went_away_is_shown(
         (["--serve", "--partial-ms", "500"], "it has no meaning beside --serve"),
         (["--streams", "1,x"], "no list of numbers"),
         (["--streams", "0"], "no list of numbers"),
+        (["--overload", "many"], "is no number of streams: write 24 or auto"),
         (["--no-single"], "nothing is left to measure"),
         (["--into", "none.md"], "none.md cannot be read"),
         (["--from", "none.json"], "is no record"),

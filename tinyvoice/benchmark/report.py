@@ -7,6 +7,7 @@ so that a record kept in a file gives the same tables as a run just ended.
 from __future__ import annotations
 
 import json
+import statistics
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,6 +69,8 @@ def tables(record: Record) -> Iterator[Table]:
     for kind, runs in record["streams"].items():
         if runs:
             yield streams_table(kind, runs, record["held"].get(kind))
+    if record.get("overload"):
+        yield overload_table(record["overload"])
     if record["soak"] and record["soak"]["minutes"]:
         yield soak_table(record["soak"])
     if record.get("pipecat"):
@@ -283,15 +286,58 @@ def _pauses(run: Record) -> str:
     return most if not pauses else f"{milliseconds(pauses['p999'])}, {most}"
 
 
+def overload_table(found: Record) -> Table:
+    """One stream before, too many at once, one stream behind."""
+    rows = []
+    for key, title in (
+        ("before", "1, before"),
+        ("during", f"{found['streams']}, too many"),
+        ("after", "1, after"),
+    ):
+        if (run := found[key]) is None:
+            continue
+        final, interval = run["latencies"]["time_to_final"], run["latencies"]["partial_interval"]
+        spreads = [spread and spread[p] for spread in (final, interval) for p in ("p50", "p95")]
+        rows.append(
+            (
+                title,
+                *map(milliseconds, spreads),
+                f"{run['utterances']:,}",
+                str(run["lost"]),
+                str(len(run["failures"])),
+            )
+        )
+    columns = (
+        *("streams", "final p50", "final p95", "partials p50", "partials p95"),
+        *("finals", "utterances lost", "streams failed"),
+    )
+    return Table("More streams than are held", columns, rows, _overload_note(found))
+
+
+def _overload_note(found: Record) -> str:
+    refused = "nobody was refused"
+    if found["refused"]:
+        refused = (
+            f"refused {found['refused']:,} times, first {found['refused_after_s']:.1f} s after the "
+            f'load began: "{found["words"].rstrip(".")}"'
+        )
+    recovered = "none was let in afterwards"
+    if found["recovered_s"] is not None:
+        recovered = f"let in again {found['recovered_s']:.1f} s after the load's last packet"
+    return f"a late comer asked for a stream {found['asked']:,} times; {refused}; {recovered}"
+
+
 def soak_table(soak: Record) -> Table:
     """First and last minute of continuous talk."""
     minutes = soak["minutes"]
     first, last = minutes[0], minutes[-1]
+    median = statistics.median(minute["compute"] for minute in minutes)
     rows = [
+        ("last three minutes over first three, medians", number(soak["cost_ratio_of_medians"], 3)),
+        ("last minute over first", number(soak["cost_ratio"], 3)),
+        ("compute, median of all minutes", f"{number(median, 4)} CPU s per s"),
         (f"compute of minute 1 and {len(minutes)}",
          f"{number(first['compute'], 4)}, {number(last['compute'], 4)} CPU s per s"),
-        ("last minute over first", number(soak["cost_ratio"], 3)),
-        ("last three over first three, medians", number(soak["cost_ratio_of_medians"], 3)),
         ("memory growth after minute 1", megabytes(soak["memory_growth_bytes"])),
         ("partials, finals, words", ", ".join(
             f"{sum(minute[name] for minute in minutes):,}"

@@ -37,6 +37,7 @@ from tinyvoice.benchmark.harness import (
 )
 from tinyvoice.benchmark.lockstep import cost_together
 from tinyvoice.benchmark.machine import Machine, describe_machine
+from tinyvoice.benchmark.overload import OverloadFigures, overload
 from tinyvoice.benchmark.soak import SoakFigures, one_minute, soak
 from tinyvoice.benchmark.speech import Clip, of_length
 from tinyvoice.engine.engine import StreamingEngine
@@ -129,6 +130,7 @@ class Report:
     """By :data:`ENGINE`, :data:`BASELINE` and :data:`SERVER`, in the order of their numbers."""
     held: dict[str, int] = field(default_factory=dict)
     """The largest number of streams held of those tried; 0 where none was."""
+    overload: OverloadFigures | None = None
     soak: SoakFigures | None = None
     pipecat: dict[str, Any] | None = None
     """Of :class:`~tinyvoice.benchmark.pipecat_stt.PipecatFigures`, and under ``detection`` of
@@ -269,6 +271,35 @@ class Suite:
             return self._run_server(what, streams=streams, seconds=seconds)[1]
         run = self._run(kind, self.clips, what, streams=streams, seconds=seconds)
         return figures_of(run, self.silence_s, with_text=self.with_text)
+
+    def measure_overload(self, streams: int | None, search_seconds: float) -> None:
+        """Load the engine with so many streams; None is twice as many as are held.
+
+        How many are held is looked for, in runs of ``search_seconds``, where it is not known yet.
+        """
+        if streams is None:
+            if ENGINE not in self.report.held:
+                self.measure_streams(ENGINE, None, search_seconds)
+            if self.stopped():
+                return
+            streams = 2 * max(1, self.report.held[ENGINE])
+        count, what = streams, f"{streams} streams, more than are held"
+
+        async def part(engine: Engine, stop: asyncio.Event) -> OverloadFigures:
+            return await overload(
+                engine,
+                self.clips,
+                count,
+                self.run_settings,
+                self.silence_s,
+                stop,
+                lambda share: self.say(what, share),
+                with_text=self.with_text,
+            )
+
+        self.say(what, 0.0)
+        self.report.overload = asyncio.run(self._with_engine(ENGINE, part))
+        self.report.interrupted = self.report.interrupted or self.report.overload.interrupted
 
     def run_soak(self, minutes: int) -> None:
         """Continuous talk, faster than real time."""

@@ -46,6 +46,7 @@ _OF_THIS_PROCESS = {
     "model": "--model",
     "baseline": "--baseline",
     "soak": "--soak",
+    "overload": "--overload",
     "pipecat": "--pipecat",
     "random_weights": "--random-weights",
     "shape": "--shape",
@@ -97,6 +98,13 @@ def bench(
             "--baseline", help="Measure the usual way too: the growing buffer transcribed anew."
         ),
     ] = False,
+    overload: Annotated[
+        str | None,
+        typer.Option(
+            metavar="N|auto",
+            help="Load it with so many streams, while others ask; auto is twice what is held.",
+        ),
+    ] = None,
     soak: Annotated[
         int | None,
         typer.Option(
@@ -202,6 +210,7 @@ def bench(
         _refuse(context, "--serve", _NOT_OF_A_SERVER)
         streams = streams or "auto"
     numbers = _numbers(streams)
+    too_many = _too_many(overload)
     lost: TinyvoiceError | None = None
     if plot is not None:
         from tinyvoice.benchmark.report import check_plotting
@@ -216,7 +225,7 @@ def bench(
 
         records = [read_record(path) for path in kept]
     else:
-        if not (single or streams or soak or pipecat):
+        if not (single or streams or overload or soak or pipecat):
             raise typer.BadParameter("nothing is left to measure", param_hint="--no-single")
         run = {"packet_ms": packet_ms, "pause_ms": pause_ms, "seed": seed}
         place = {"device": device.value, "dtype": dtype.value}
@@ -234,16 +243,20 @@ def bench(
                 shape=shape.value,
                 place=place,
                 engine={"encoder": encoder.value, "threads": threads, "max_batch": max_batch},
-                most_streams=max(numbers or [0]),
+                most_streams=max([*(numbers or []), too_many or 0]),
                 run=run,
                 silence_ms=silence_ms,
                 partial_ms=partial_ms,
-                of_streams=bool(single or streams or soak),
+                of_streams=bool(single or streams or overload or soak),
             )
         with _Progress() as progress:
             suite.say = progress.say
             if url is None:
-                _measure(suite, single, seconds, streams, numbers, stream_seconds, baseline, soak)
+                _measure(suite, single, seconds, streams, numbers, stream_seconds, baseline)
+                if overload and not suite.stopped():
+                    suite.measure_overload(too_many, stream_seconds)
+                if soak and not suite.stopped():
+                    suite.run_soak(soak)
                 if pipecat and not suite.stopped():
                     suite.measure_pipecat(pipecat)
             if (url is not None or serve) and not suite.stopped():
@@ -269,7 +282,6 @@ def _measure(
     numbers: list[int] | None,
     stream_seconds: float,
     baseline: bool,
-    soak: int | None,
 ) -> None:
     """Run the parts that are wanted, as long as nobody interrupts."""
     from tinyvoice.benchmark.suite import BASELINE, ENGINE
@@ -282,8 +294,6 @@ def _measure(
         for kind in (ENGINE, BASELINE) if baseline else (ENGINE,):
             if not suite.stopped():
                 suite.measure_streams(kind, numbers, stream_seconds)
-    if soak and not suite.stopped():
-        suite.run_soak(soak)
 
 
 def _measure_server(
@@ -343,7 +353,7 @@ def _server_options(
 
 def _anything(record: Record) -> bool:
     """Whether there are figures to show."""
-    parts = ("single", "server_single", "compute", "soak", "pipecat")
+    parts = ("single", "server_single", "compute", "overload", "soak", "pipecat")
     return any(record[part] for part in parts) or any(record["streams"].values())
 
 
@@ -408,7 +418,9 @@ def _prepare(
     if partial_ms is not None:
         stream["partial_interval_ms"] = partial_ms
     used = StreamSettings().changed(**stream)
-    engine_settings = EngineSettings(max_streams=max(STREAMS_LIMIT, most_streams), **engine)
+    engine_settings = EngineSettings(
+        max_streams=max(STREAMS_LIMIT, most_streams), freeze_objects=True, **engine
+    )
     with Activity(f"Loading the model {model}"):
         loaded = _random_model(shape, **place) if random_weights else load_model(model, **place)
     settings: dict[str, Any] = {"max_batch": engine_settings.max_batch}
@@ -494,6 +506,17 @@ def _numbers(streams: str | None) -> list[int] | None:
             param_hint="--streams",
         )
     return numbers
+
+
+def _too_many(overload: str | None) -> int | None:
+    """Streams of an overload; None for ``auto`` and where none is asked for."""
+    if overload is None or overload == "auto":
+        return None
+    if not overload.isdecimal() or not int(overload):
+        raise typer.BadParameter(
+            f"{overload!r} is no number of streams: write 24 or auto", param_hint="--overload"
+        )
+    return int(overload)
 
 
 class _Progress:
