@@ -211,6 +211,18 @@ def test_tools_are_flat_functions() -> None:
     assert session["tool_choice"] == {"type": "function", "name": "a"}
 
 
+def test_tools_that_are_left_out_are_warned_of_once(caplog: pytest.LogCaptureFixture) -> None:
+    tools = [{"type": "mcp", "server_label": "s", "server_url": "http://localhost"}]
+    driven = Driven()
+    assert update(driven, {"tools": tools})["tools"] == []
+    update(driven, {"tools": tools})
+    driven.client("response.create", response={"tools": tools})
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert "type mcp are left out" in caplog.text
+    session_configuration(None, {"tools": tools})
+    assert len(caplog.records) == 2
+
+
 def test_unknown_fields_are_ignored() -> None:
     driven = Driven()
     before = driven.session.describe()

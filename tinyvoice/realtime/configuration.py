@@ -193,6 +193,14 @@ def tools(value: Any, path: str, limits: SessionLimits) -> list[dict[str, Any]]:
     return [entry for entry in found if entry is not None]
 
 
+def has_mcp_tools(given: Any) -> bool:
+    """Whether a client's session or response names tools that are left out."""
+    entries = given.get("tools") if isinstance(given, dict) else None
+    return isinstance(entries, list) and any(
+        isinstance(entry, dict) and entry.get("type") == "mcp" for entry in entries
+    )
+
+
 def tool(value: Any, path: str) -> dict[str, Any] | None:
     """One tool; the nested form of chat completions is taken as well."""
     entry = dict(an_object(value, path))

@@ -24,6 +24,7 @@ from tinyvoice.realtime.configuration import (
     DEFAULT_MODEL,
     Kind,
     default_configuration,
+    has_mcp_tools,
     input_format,
     response_parameters,
     stream_changes,
@@ -68,6 +69,10 @@ SESSION_TIMER = "session"
 DRAIN_TIMER = "drain"
 TRACK_FORMAT = ("pcm16", 24_000)
 """Of an audio track, whatever the configuration says: the transport negotiates its own coding."""
+LEFT_OUT = (
+    "Tools of type mcp are left out: this server calls none. Give them as functions, and call them "
+    "in the client."
+)
 TOLERATED = ("ping", "transcription_session.updated", "session.updated")
 """Sent by clients now and then, and harmless."""
 
@@ -114,6 +119,8 @@ class RealtimeSession:
         self._turns = InputTurns(self._state, self)
         self._responses = Responses(self._state, transport, self)
         self._dialect_known = dialect == "beta"
+        self._tools_noticed = False
+        """Whether it has been logged that tools are left out."""
         self._events_received = 0
         self._response_due = False
         """Whether a turn waits for its answer."""
@@ -361,10 +368,17 @@ class RealtimeSession:
         if event["type"] == "transcription_session.update" and isinstance(change, dict):
             change = change | {"type": "transcription"}
         new = updated(self._state.configuration, change, self._state.limits)
+        self._notice_tools(change)
         self._check_voice(new)
         self._state.configuration = new
         self._set_stream()
         self._outbox.emit("session.updated", session=self.describe())
+
+    def _notice_tools(self, given: Any) -> None:
+        """Somebody may wonder why a tool is never called; an error would end some clients."""
+        if not self._tools_noticed and has_mcp_tools(given):
+            self._tools_noticed = True
+            logger.warning(LEFT_OUT)
 
     def _check_voice(self, new: Mapping[str, Any]) -> None:
         if self.kind == "transcription" or not self._state.conversation.has_answer_audio:
@@ -463,6 +477,7 @@ class RealtimeSession:
     def _response_create(self, event: Mapping[str, Any]) -> None:
         request = nested_response(event.get("response"))
         parameters = response_parameters(self._state.configuration, request, self._state.limits)
+        self._notice_tools(request)
         self._responses.create(parameters, self._turns.awaited)
         self._turns.forget_idle()
         if not parameters.out_of_band:
@@ -575,7 +590,10 @@ def session_configuration(
     model = DEFAULT_MODEL
     if kind == "realtime" and given.get("model") is not None:
         model = a_string(given["model"], "session.model", LONGEST_NAME)
-    return updated(default_configuration(kind, model), nested_session(given), limits)
+    configuration = updated(default_configuration(kind, model), nested_session(given), limits)
+    if has_mcp_tools(given):
+        logger.warning(LEFT_OUT)
+    return configuration
 
 
 def described(configuration: Mapping[str, Any], identifier: str, expires_at: int) -> dict[str, Any]:
