@@ -180,3 +180,29 @@ async def test_ephemeral_keys_of_a_replica_open_a_session_here(locked: RunningSe
             pass
     assert raised.value.response.status_code == 401
     assert b"has expired" in (raised.value.response.body or b"")
+
+
+async def test_an_ephemeral_key_is_used_again_until_it_expires(
+    locked: RunningServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As documented: by several sessions, at once and in turn; open ones outlive it."""
+    session = {"type": "realtime", "instructions": "from the key"}
+    async with httpx.AsyncClient(base_url=locked.url, timeout=60) as http:
+        made = await http.post(
+            "/v1/realtime/client_secrets",
+            json={"session": session},
+            headers={"Authorization": f"Bearer {KEYS[0]}"},
+        )
+    bearer = {"Authorization": f"Bearer {made.json()['value']}"}
+    async with connected(locked.websocket_url, "", headers=bearer) as first:
+        for _ in range(2):
+            async with connected(locked.websocket_url, "", headers=bearer) as again:
+                assert again.events[0]["session"]["instructions"] == "from the key"
+        later = made.json()["expires_at"] + 1
+        monkeypatch.setattr(locked.app.state.ephemeral_keys, "_now", lambda: later)
+        with pytest.raises(websockets.InvalidStatus) as raised:
+            async with connected(locked.websocket_url, "", headers=bearer):
+                pass
+        assert raised.value.response.status_code == 401
+        await first.send({"type": "input_audio_buffer.clear"})
+        await first.until("input_audio_buffer.cleared")
