@@ -18,9 +18,12 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from tests.server.conftest import RunningServer, running
 from tests.web.browser import Page, chromium
 from tests.web.microphone import microphone_file
+from tinyvoice.audio.files import SAMPLE_RATE
 from tinyvoice.benchmark.speech import Clip, bundled_speech
 from tinyvoice.model.modeling import ASRModel
 from tinyvoice.server.settings import ServerSettings
@@ -140,6 +143,20 @@ async def listening(studio: Studio, keep: Keep) -> None:
         await keep(page, "listening")
         await page.until(f"{NOTICE} !== ''")
         await keep(page, "muted")
+
+
+@state
+async def unheard(studio: Studio, keep: Keep) -> None:
+    noise = np.random.default_rng(0).normal(0, 0.003, 30 * SAMPLE_RATE).astype(np.float32)
+    room = Clip("room", noise, None, 0.0, None)
+    later = "const clock = performance.now.bind(performance); window.ahead = 0;"
+    later += "performance.now = () => clock() + window.ahead;"
+    async with studio.page(room, before=later) as page:
+        await page.click("#start")
+        await page.until(LIVE)
+        await page.evaluate("window.ahead += 31000")
+        await page.until(f"{NOTICE} !== ''")
+        await keep(page, "unheard")
 
 
 @state
