@@ -18,6 +18,7 @@ from tinyvoice.benchmark.report import (
     END,
     Record,
     comparison_table,
+    headline,
     markdown,
     milliseconds,
     plot,
@@ -141,6 +142,12 @@ def test_a_record_of_before_some_figures_were_taken_is_shown_without_them(record
     assert shown["WER streamed"] == "5.0%"
     assert not any("stretches" in title or "late by, p99 / p99.9" in title for title in shown)
     assert streams.rows[0][streams.columns.index("blocked p99.9, most")] == "4.0 ms"
+
+
+def test_the_headline_names_an_endpointing_that_is_not_the_usual_one(record: Record) -> None:
+    assert "endpointing" not in headline(record)
+    record["settings"]["endpointing"] = "semantic"
+    assert headline(record).endswith(", semantic endpointing, 2026-01-02")
 
 
 def test_what_gives_way_when_too_many_come(record: Record) -> None:

@@ -32,6 +32,21 @@ def test_one_stream_as_json_and_kept_for_later(program: Program, tmp_path: Path)
     assert "| time to final |" in page.read_text()
 
 
+def test_utterances_that_end_when_they_sound_finished(program: Program) -> None:
+    done = program(
+        "bench", "--seconds", "4", "--endpointing", "semantic", "--device", "cpu", "--json"
+    )
+    assert done.returncode == 0, done.stderr
+    record = json.loads(done.stdout)
+    assert record["settings"]["endpointing"] == "semantic"
+    single = record["single"]
+    assert single["utterances"] >= 1
+    # No fixed silence is added to the time to final: it counts from the end of the voice.
+    ttfs, final = (single["latencies"][name] for name in ("ttfs", "time_to_final"))
+    assert ttfs["count"] == final["count"]
+    assert ttfs["p50"] - final["p50"] != pytest.approx(0.2, abs=1e-6)
+
+
 def test_many_streams_of_random_weights_beside_the_baseline(program: Program) -> None:
     done = program(
         "bench",
@@ -163,6 +178,7 @@ def test_what_was_measured_before_a_server_went_away_is_shown(
         (["--url", "ws://127.0.0.1:1"], "cannot be reached (Connection refused): is the server"),
         (["--url", "ws://127.0.0.1:1", "--baseline"], "it has no meaning beside --url"),
         (["--serve", "--partial-ms", "500"], "it has no meaning beside --serve"),
+        (["--serve", "--endpointing", "semantic"], "it has no meaning beside --serve"),
         (["--streams", "1,x"], "no list of numbers"),
         (["--streams", "0"], "no list of numbers"),
         (["--overload", "many"], "is no number of streams: write 24 or auto"),

@@ -106,9 +106,12 @@ class Figures:
 
 
 def figures_of(
-    run: Run, silence_s: float, *, with_text: bool = True, harness: float = 0.0
+    run: Run, silence_s: float | None, *, with_text: bool = True, harness: float = 0.0
 ) -> Figures:
     """Figures of a run whose endpointing waits for ``silence_s`` of silence.
+
+    None is an endpointing that waits as long as it finds right: TTFS then counts from the end of
+    the voice as the final tells it.
 
     ``harness`` is what the harness itself computes per second of audio; it is taken off.
 
@@ -118,7 +121,10 @@ def figures_of(
     records = [item.record for stream in run.heard for item in stream]
     spread = {
         "time_to_final": distribution(map(time_to_final, records)),
-        "ttfs": distribution(ttfs(record, silence_s) for record in records),
+        "ttfs": distribution(
+            record.received - record.voice_end if silence_s is None else ttfs(record, silence_s)
+            for record in records
+        ),
         "first_partial": distribution(map(first_partial, records)),
         "first_stable_word": distribution(map(first_stable_word, records)),
         "partial_lag": distribution(chain.from_iterable(map(partial_lags, records))),

@@ -103,7 +103,7 @@ async def overload(
     clips: Sequence[Clip],
     streams: int,
     settings: RunSettings,
-    silence_s: float,
+    silence_s: float | None,
     stop: asyncio.Event,
     progress: Callable[[float], None] = lambda _: None,
     *,
@@ -112,7 +112,7 @@ async def overload(
     """Load an open engine with ``streams`` streams, for less than a minute all in all.
 
     ``settings`` are those of every run, apart from the number of streams and the length;
-    ``silence_s`` is the silence that the endpointing waits for; without ``with_text`` the words
+    ``silence_s`` is as for `figures_of`; without ``with_text`` the words
     mean nothing.
     """
     total = 2 * ALONE_S + LOAD_S

@@ -46,11 +46,13 @@ def headline(record: Record) -> str:
             f"{machine['cores']} cores, {record['date']}"
         )
     gpu = f", {machine['gpu']}" if machine["gpu"] else ""
+    semantic = record["settings"].get("endpointing") == "semantic"
+    ends = ", semantic endpointing" if semantic else ""
     weights = ", random weights" if model["random_weights"] else ""
     return (
         f"{model['name']} ({model['parameters'] / 1e6:,.0f} M parameters{weights}, "
         f"{model['dtype']} on {model['device']}), {machine['processor']}, {machine['cores']} "
-        f"cores{gpu}, torch {machine['torch']}, {record['date']}"
+        f"cores{gpu}, torch {machine['torch']}{ends}, {record['date']}"
     )
 
 

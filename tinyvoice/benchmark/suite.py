@@ -153,7 +153,8 @@ class Suite:
     engine_settings: EngineSettings
     run_settings: RunSettings
     """Of every run, apart from the number of streams and the length."""
-    silence_s: float
+    silence_s: float | None
+    """Silence that ends an utterance; None where the endpointing decides that as it goes."""
     report: Report
     say: Say = lambda _what, _share: None
     server: Callable[[], RemoteEngine] | None = None

@@ -38,6 +38,7 @@ _NOT_OF_A_SERVER = {
     "random_weights": "--random-weights",
     "partial_ms": "--partial-ms",
     "encoder": "--encoder",
+    "endpointing": "--endpointing",
 }
 """Options, by their parameters, that a server does not have."""
 
@@ -52,6 +53,7 @@ _OF_THIS_PROCESS = {
     "shape": "--shape",
     "partial_ms": "--partial-ms",
     "encoder": "--encoder",
+    "endpointing": "--endpointing",
     "device": "--device",
     "dtype": "--dtype",
     "threads": "--threads",
@@ -66,6 +68,13 @@ class EncoderForm(StrEnum):
     AUTO = "auto"
     BLOCK = "block"
     WINDOW = "window"
+
+
+class Endpointing(StrEnum):
+    """What ends an utterance."""
+
+    VAD = "vad"
+    SEMANTIC = "semantic"
 
 
 class Shape(StrEnum):
@@ -169,6 +178,10 @@ def bench(
     encoder: Annotated[
         EncoderForm, typer.Option(help="Form of the incremental encoder.")
     ] = EncoderForm.AUTO,
+    endpointing: Annotated[
+        Endpointing,
+        typer.Option(help="What ends an utterance: silence, or whether it sounds finished."),
+    ] = Endpointing.VAD,
     device: Annotated[Device, typer.Option(help="Where to compute.")] = Device.AUTO,
     dtype: ModelPrecision = Precision.AUTO,
     threads: Annotated[
@@ -247,6 +260,7 @@ def bench(
                 run=run,
                 silence_ms=silence_ms,
                 partial_ms=partial_ms,
+                endpointing=endpointing.value,
                 of_streams=bool(single or streams or overload or soak),
             )
         with _Progress() as progress:
@@ -399,6 +413,7 @@ def _prepare(
     run: dict[str, Any],
     silence_ms: int,
     partial_ms: int | None,
+    endpointing: str,
     of_streams: bool,
 ) -> Suite:
     """Load speech and model, check every setting.
@@ -415,6 +430,8 @@ def _prepare(
     from tinyvoice.engine.settings import EngineSettings, StreamSettings
 
     stream: dict[str, Any] = {"silence_ms": silence_ms}
+    if endpointing != Endpointing.VAD:  # a server's sessions do not know it by this name
+        stream["endpointing"] = endpointing
     if partial_ms is not None:
         stream["partial_interval_ms"] = partial_ms
     used = StreamSettings().changed(**stream)
@@ -425,7 +442,7 @@ def _prepare(
         loaded = _random_model(shape, **place) if random_weights else load_model(model, **place)
     settings: dict[str, Any] = {"max_batch": engine_settings.max_batch}
     if of_streams:
-        names = ("silence_ms", "early_final_ms", "partial_interval_ms")
+        names = ("endpointing", "silence_ms", "early_final_ms", "partial_interval_ms")
         settings = {**run, **{name: getattr(used, name) for name in names}, **settings}
     name = f"{shape} shapes" if random_weights else model
     note = _speech_note(clips, audio)
@@ -433,7 +450,8 @@ def _prepare(
         loaded, name, note, engine_settings, settings, random_weights=random_weights
     )
     run_settings = RunSettings(stream=stream, **run)
-    return Suite(loaded, clips, engine_settings, run_settings, silence_ms / 1000, report)
+    silence_s = silence_ms / 1000 if endpointing == Endpointing.VAD else None
+    return Suite(loaded, clips, engine_settings, run_settings, silence_s, report)
 
 
 def _random_model(shape: str, device: str, dtype: str) -> ASRModel:
