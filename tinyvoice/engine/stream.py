@@ -215,7 +215,12 @@ class Stream:
         await self._ask("clear")
 
     async def flush(self) -> None:
-        """Return when everything fed so far has been processed and its events can be read."""
+        """Return when everything fed so far has been processed and its events can be read.
+
+        Sound is heard in windows of 32 ms: less than a window at the end (`pending_s` of up to
+        31.9 ms) is left for the audio that completes it, so that calling this changes no text.
+        `commit`, `clear`, `start_speech` and `close` hear that, too.
+        """
         await self._ask("flush")
 
     async def update(self, **changes: Any) -> StreamSettings:

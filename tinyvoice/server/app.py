@@ -148,6 +148,7 @@ def build_engine(
             max_streams=settings.max_sessions + settings.max_requests,
             max_batch=settings.max_batch,
             threads=settings.threads,
+            freeze_objects=True,
             refuse_partial_gap_s=settings.refuse_partial_gap_s,
         ),
         observer=observer,
