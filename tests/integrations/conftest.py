@@ -134,14 +134,19 @@ class Running:
 
 
 async def start(
-    service: STTService, *, rate: int = RATE, vad: bool = True, before: Sequence[Any] = ()
+    service: STTService,
+    *,
+    rate: int = RATE,
+    vad: bool = True,
+    before: Sequence[Any] = (),
+    after: Sequence[Any] = (),
 ) -> Running:
     """Start a pipeline of voice activity detection, the service, and a sink."""
     sink = Sink()
     errors: list[ErrorFrame] = []
     stages = [VADProcessor(vad_analyzer=SileroVADAnalyzer())] if vad else []
     worker = PipelineWorker(
-        Pipeline([*before, *stages, service, sink]),
+        Pipeline([*before, *stages, service, *after, sink]),
         params=PipelineParams(
             audio_in_sample_rate=rate, enable_metrics=True, enable_usage_metrics=True
         ),

@@ -32,6 +32,7 @@ from tinyvoice.engine import (
 )
 from tinyvoice.errors import CheckpointError, ConfigurationError, TinyvoiceError
 from tinyvoice.integrations.pipecat_stream import (
+    AUDIO_IDLE_S,
     BACKSTOP_MS,
     PipecatStreamService,
     TurnMode,
@@ -93,7 +94,8 @@ class PipecatASRService(PipecatStreamService):
     `load` before the pipeline, or else by the first pipeline's set-up.
 
     Raises:
-        ConfigurationError: a setting is out of range, or ``turn_mode`` unknown.
+        ConfigurationError: a setting is out of range, ``turn_mode`` unknown, or what belongs to
+            ``turn_mode="model"`` was asked of the other.
     """
 
     Settings = PipecatASRSettings
@@ -111,16 +113,25 @@ class PipecatASRService(PipecatStreamService):
         turn_mode: TurnMode = "pipecat",
         endpointing: Literal["vad", "semantic"] = "vad",
         should_interrupt: bool = True,
+        audio_idle_timeout: float = AUDIO_IDLE_S,
         ttfs_p99_latency: float | None = TTFS_P99_S,
         settings: PipecatASRSettings | None = None,
         **kwargs: Any,
     ) -> None:
         """``engine`` is an open engine of your own; otherwise one is shared by ``model``.
 
-        ``endpointing`` and ``should_interrupt`` (whether a proposed turn interrupts the bot) count
-        in ``turn_mode="model"``. ``kwargs`` are those of Pipecat's services.
+        ``endpointing``, ``should_interrupt`` (whether a proposed turn interrupts the bot) and
+        ``audio_idle_timeout`` (seconds without audio that end a turn; 0: none do) count in
+        ``turn_mode="model"``, as does ``enable_eager_end_of_turn`` of ``kwargs``, which are those
+        of Pipecat's services.
         """
         check_turn_mode(turn_mode)
+        if turn_mode == "pipecat" and kwargs.get("enable_eager_end_of_turn"):
+            raise ConfigurationError(
+                "An end of turn can only be foreseen where the service finds turns: give "
+                'turn_mode="model", or leave out enable_eager_end_of_turn.',
+                key="enable_eager_end_of_turn",
+            )
         store = self.Settings(
             model=str(model),
             language=Language.EN,
@@ -134,6 +145,7 @@ class PipecatASRService(PipecatStreamService):
         super().__init__(
             turn_mode=turn_mode,
             should_interrupt=should_interrupt,
+            audio_idle_timeout=audio_idle_timeout,
             settings=store,
             ttfs_p99_latency=ttfs_p99_latency,
             **kwargs,
@@ -171,15 +183,19 @@ class PipecatASRService(PipecatStreamService):
 
     async def _apply(self, changed: dict[str, Any]) -> None:
         changes = self._stream_changes()
-        if "model" in changed and self._own_engine is None:
+        if "model" in changed:
+            if self._own_engine is not None:
+                raise ConfigurationError(
+                    "The model cannot be changed in an engine of your own: leave model out, or "
+                    "make the service without engine=.",
+                    key="model",
+                )
             await self._need_engine()
+        stream = self._stream
+        if changed.keys() & set(_STREAM_SETTINGS) and stream is not None and not stream.closed:
+            await stream.update(**changes)
+        if "model" in changed:
             await self._request_reconnect()
-        elif (
-            changed.keys() & set(_STREAM_SETTINGS)
-            and self._stream is not None
-            and not self._stream.closed
-        ):
-            await self._stream.update(**changes)
 
     def _stream_changes(self) -> dict[str, Any]:
         """The stream's settings that follow from the service's."""

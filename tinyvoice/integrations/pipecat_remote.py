@@ -18,6 +18,7 @@ from pipecat.utils.types import NOT_GIVEN, NotGiven
 from tinyvoice.engine import Partial, StreamSettings
 from tinyvoice.errors import ConfigurationError
 from tinyvoice.integrations.pipecat_stream import (
+    AUDIO_IDLE_S,
     BACKSTOP_MS,
     PipecatStreamService,
     TurnMode,
@@ -96,6 +97,7 @@ class PipecatRemoteASRService(PipecatStreamService):
         turn_mode: TurnMode = "pipecat",
         endpointing: Literal["vad", "semantic"] = "vad",
         should_interrupt: bool = True,
+        audio_idle_timeout: float = AUDIO_IDLE_S,
         keep_s: float = KEEP_S,
         drain_s: float = DRAIN_S,
         ttfs_p99_latency: float | None = REMOTE_TTFS_P99_S,
@@ -105,8 +107,9 @@ class PipecatRemoteASRService(PipecatStreamService):
         """``keep_s`` seconds of audio without an answer wait for a server that is away; at the end
         of a pipeline ``drain_s`` are waited for the last text.
 
-        ``endpointing`` and ``should_interrupt`` (whether a proposed turn interrupts the bot) count
-        in ``turn_mode="model"``. ``kwargs`` are those of Pipecat's services.
+        ``endpointing``, ``should_interrupt`` (whether a proposed turn interrupts the bot) and
+        ``audio_idle_timeout`` (seconds without audio that end a turn; 0: none do) count in
+        ``turn_mode="model"``. ``kwargs`` are those of Pipecat's services.
         """
         check_turn_mode(turn_mode)
         if kwargs.get("enable_eager_end_of_turn"):
@@ -130,6 +133,7 @@ class PipecatRemoteASRService(PipecatStreamService):
         super().__init__(
             turn_mode=turn_mode,
             should_interrupt=should_interrupt,
+            audio_idle_timeout=audio_idle_timeout,
             settings=store,
             ttfs_p99_latency=ttfs_p99_latency,
             **kwargs,
@@ -202,8 +206,7 @@ class PipecatRemoteASRService(PipecatStreamService):
     async def _take_other(self, event: Any) -> None:
         if isinstance(event, Connected):
             if event.again:  # what was being said is heard anew, as a turn of its own
-                self._interim = ""
-                await self._stop_turn()
+                await self._break_off()
             await self._call_event_handler("on_connected")
         elif isinstance(event, Disconnected):
             await self._tell(event)
@@ -220,8 +223,7 @@ class PipecatRemoteASRService(PipecatStreamService):
 
     async def _tell(self, event: Disconnected) -> None:
         """Say that there is no server; a turn that it began does not wait for it to come back."""
-        self._interim = ""
-        await self._stop_turn()
+        await self._break_off()
         error = event.error
         await self._call_event_handler("on_connection_error", str(error))
         await self.push_error(str(error), exception=error, category=CATEGORIES[error.trouble])

@@ -49,6 +49,7 @@ from pipecat.utils.time import time_now_iso8601
 from pipecat.utils.tracing.service_decorators import traced_stt
 from pipecat.utils.types import is_given
 
+from tinyvoice.checks import in_range
 from tinyvoice.engine import (
     EndOfTurnLikely,
     Failed,
@@ -59,13 +60,20 @@ from tinyvoice.engine import (
     UtteranceFailed,
 )
 from tinyvoice.errors import AudioError, CheckpointError, ConfigurationError, TinyvoiceError
-from tinyvoice.integrations.transcript import LiveTranscript
+from tinyvoice.integrations.transcript import Beginning, LiveTranscript
 
 REOPEN_AFTER_S = 1.0
 """Audio, in seconds, that passes before a stream that was refused is asked for again."""
 
 BACKSTOP_MS = 1000
 """Silence that ends what Pipecat's own detection has not noticed."""
+
+AUDIO_IDLE_S = 0.5
+"""Time without any audio that ends a turn of the stream's: what as much silence would do, and what
+other services of Pipecat that find turns themselves wait."""
+
+IDLE_CHECKS = 5
+"""How often in that time audio is looked for."""
 
 LANGUAGE = Language.EN
 """What the checkpoints understand."""
@@ -108,7 +116,8 @@ class PipecatStreamService(EagerEndOfTurnSTTServiceMixin, STTService):
     """A Pipecat service around a stream; how one is come by is the subclass's.
 
     Raises:
-        ConfigurationError: ``turn_mode`` is unknown, or the language not understood.
+        ConfigurationError: ``turn_mode`` is unknown, the language is not understood, or
+            ``audio_idle_timeout`` is out of its range.
     """
 
     def __init__(
@@ -117,9 +126,15 @@ class PipecatStreamService(EagerEndOfTurnSTTServiceMixin, STTService):
         turn_mode: TurnMode,
         should_interrupt: bool,
         settings: STTSettings,
+        audio_idle_timeout: float = AUDIO_IDLE_S,
         **kwargs: Any,
     ) -> None:
-        """``settings`` are complete; ``should_interrupt`` counts in ``turn_mode="model"``."""
+        """``settings`` are complete; the others count in ``turn_mode="model"``.
+
+        ``should_interrupt`` is whether a proposed turn interrupts the bot; a turn ends where no
+        audio has come for ``audio_idle_timeout`` seconds (0 to 60, 0 switches that off).
+        """
+        in_range("audio_idle_timeout", audio_idle_timeout, 0.0, 60.0)
         settings.language = understood(settings.language)
         super().__init__(settings=settings, **kwargs)
         self._turn_mode = turn_mode
@@ -127,9 +142,15 @@ class PipecatStreamService(EagerEndOfTurnSTTServiceMixin, STTService):
         self._stream: AudioStream | None = None
         self._reader: asyncio.Task[None] | None = None
         self._format = (0, 1)  # sample rate and channels that the stream was told
+        self._received_s = 0.0  # all audio that was to be transcribed
         self._refused_s = 0.0  # audio since the stream was refused
+        self._before = Beginning()  # of the stream
         self._flushes = 0
+        self._answer_due: int | None = None  # the utterance that the newest flush ended
+        self._speaking: int | None = None  # the utterance that goes on
         self._turn_open = False
+        self._audio_idle_timeout = audio_idle_timeout
+        self._audio_watch: asyncio.Task[None] | None = None
         self._interim = ""
 
     # --- what a subclass does --------------------------------------------------------------------
@@ -229,6 +250,8 @@ class PipecatStreamService(EagerEndOfTurnSTTServiceMixin, STTService):
                 )
             except StreamClosedError:
                 self._stream = None  # the reader has told why
+        rate, channels = self._format if self._format[0] else (self.sample_rate, 1)
+        self._received_s += len(audio) / (2 * max(rate * channels, 1))
         yield None
 
     async def process_frame(self, frame: Frame, direction: FrameDirection) -> None:
@@ -237,6 +260,8 @@ class PipecatStreamService(EagerEndOfTurnSTTServiceMixin, STTService):
         if isinstance(frame, VADUserStoppedSpeakingFrame):
             if self._turn_mode == "pipecat" and self._stream is not None:
                 self.create_task(self._flush(self._stream), name="flush")
+            else:
+                self._reconnect_if_due()
         elif isinstance(frame, UserMuteStartedFrame | UserMuteStoppedFrame) or (
             isinstance(frame, STTMuteFrame) and frame.mute
         ):
@@ -246,14 +271,18 @@ class PipecatStreamService(EagerEndOfTurnSTTServiceMixin, STTService):
         """Pipecat says that the speech is over: ask for its final text."""
         self.request_finalize()
         self._flushes += 1
-        this = self._flushes
+        this, self._answer_due = self._flushes, None
         try:
             number = await stream.commit()
         except TinyvoiceError:
             number = None  # the reader tells why
-        if number is None and this == self._flushes:
+        if this != self._flushes:
+            return
+        self._answer_due = number
+        if number is None:
             # Nothing was said, so that no text will answer; nobody need wait for it.
             self._finalize_requested = False
+            self._reconnect_if_due()
 
     async def _forget(self) -> None:
         if self._stream is not None and not self._stream.closed:
@@ -264,9 +293,10 @@ class PipecatStreamService(EagerEndOfTurnSTTServiceMixin, STTService):
             await stream.clear()
         except TinyvoiceError:
             return
-        self._interim = ""
+        await asyncio.sleep(0)  # the reader may not have had what was decided before
         await self._cancel_eager_end_of_turn()
-        await self._stop_turn()
+        await self._break_off()
+        self._reconnect_if_due()
 
     # --- settings --------------------------------------------------------------------------------
 
@@ -289,6 +319,23 @@ class PipecatStreamService(EagerEndOfTurnSTTServiceMixin, STTService):
             return {}
         return changed
 
+    async def _request_reconnect(self) -> None:
+        """Move to another stream, at once or when what is being said has been transcribed.
+
+        Pipecat's own would wait for the end of a user turn, which nothing tells in a pipeline
+        without turn strategies.
+        """
+        if self._user_speaking or self._speaking is not None:
+            self._need_reconnect = True
+        else:
+            await self._reconnect()
+
+    def _reconnect_if_due(self) -> None:
+        """Do what `_request_reconnect` put off. In a task: the reader cannot wait for itself."""
+        if self._need_reconnect and not self._user_speaking and self._speaking is None:
+            self._need_reconnect = False
+            self.create_task(self._reconnect(), name="reconnect")
+
     async def _do_reconnect(self) -> None:
         """Move to another stream; Pipecat keeps the audio that comes meanwhile."""
         await self._close(finish=True)
@@ -299,6 +346,8 @@ class PipecatStreamService(EagerEndOfTurnSTTServiceMixin, STTService):
     async def _begin(self, stream: AudioStream) -> None:
         """Work with a stream that has been opened for the pipeline's sample rate."""
         self._refused_s = 0.0
+        self._before = Beginning(self._received_s, self._before.next_utterance)
+        self._answer_due = self._speaking = None
         self._format = (self.sample_rate, 1)
         self._stream = stream
         self._reader = self.create_task(self._read(stream), name="transcripts")
@@ -319,7 +368,7 @@ class PipecatStreamService(EagerEndOfTurnSTTServiceMixin, STTService):
             stream.drop()
             if reader is not None:
                 await self.cancel_task(reader)
-        await self._stop_turn()
+        await self._break_off()
         await self._call_event_handler("on_disconnected")
 
     # --- events out ------------------------------------------------------------------------------
@@ -328,6 +377,7 @@ class PipecatStreamService(EagerEndOfTurnSTTServiceMixin, STTService):
         async for event in stream:
             if isinstance(event, SpeechStarted):
                 self._interim = ""
+                self._speaking = event.utterance
                 await self._cancel_eager_end_of_turn()
                 await self._start_turn()
             elif isinstance(event, Partial):
@@ -337,11 +387,12 @@ class PipecatStreamService(EagerEndOfTurnSTTServiceMixin, STTService):
             elif isinstance(event, Final):
                 await self._push_final(event)
             elif isinstance(event, UtteranceFailed):
-                await self._fail(event.error)
-                await self._stop_turn()
+                await self._tell_failure(event.error)
+                await self._finish(event, answered=False)
             elif isinstance(event, Failed):
-                await self._fail(event.error)
-                await self._stop_turn()
+                self._finalize_requested = False
+                await self._tell_failure(event.error)
+                await self._break_off()
                 self._refused_s = REOPEN_AFTER_S  # the next audio opens another stream
             else:
                 await self._take_other(event)
@@ -358,7 +409,7 @@ class PipecatStreamService(EagerEndOfTurnSTTServiceMixin, STTService):
                 self._user_id,
                 time_now_iso8601(),
                 LANGUAGE,
-                result=LiveTranscript.of_partial(event),
+                result=LiveTranscript.of_partial(event, self._before),
             )
         )
 
@@ -371,26 +422,41 @@ class PipecatStreamService(EagerEndOfTurnSTTServiceMixin, STTService):
 
     async def _push_final(self, event: Final) -> None:
         self._interim = ""
+        # A commit is answered before the final of what it ended can be read; the task that waits
+        # for the answer has it only once it has run.
+        await asyncio.sleep(0)
         text = event.text.strip()
-        if text and self._is_sure(event):
+        told = bool(text) and self._is_sure(event)
+        if told:
             await self.emit_stt_usage_metrics()
             frame = TranscriptionFrame(
                 text,
                 self._user_id,
                 time_now_iso8601(),
                 LANGUAGE,
-                result=LiveTranscript.of_final(event),
+                result=LiveTranscript.of_final(event, self._before),
             )
-            if not event.continues:
+            if event.utterance == self._answer_due:
                 self.confirm_finalize()
-                frame.finalized = self._turn_mode == "model"
+            frame.finalized = self._turn_mode == "model" and not event.continues
             await self.push_frame(frame)
             await self._handle_transcription(text, True, LANGUAGE)
-        elif not event.continues:
+        await self._finish(event, answered=told)
+
+    async def _finish(self, event: Final | UtteranceFailed, *, answered: bool) -> None:
+        """The utterance is over: so is its turn, and the wait for an answer that it had."""
+        if event.utterance == self._answer_due and not answered:
             self._finalize_requested = False
-        if not event.continues:
-            self._clear_eager_end_of_turn()
-            await self._stop_turn()
+        self._before.saw(event.utterance)
+        if event.continues:
+            return
+        self._clear_eager_end_of_turn()
+        await self._stop_turn()
+        if self._speaking is not None and self._speaking > event.utterance:
+            await self._start_turn()  # somebody began to speak while this was transcribed
+        else:
+            self._speaking = None
+        self._reconnect_if_due()
 
     def _is_sure(self, event: Final) -> bool:
         least = getattr(self._settings, "min_confidence", None)
@@ -405,16 +471,47 @@ class PipecatStreamService(EagerEndOfTurnSTTServiceMixin, STTService):
     async def _start_turn(self) -> None:
         if self._turn_mode == "model" and not self._turn_open:
             self._turn_open = True
+            if self._audio_idle_timeout and self._stream is not None:
+                watch = self._watch_audio(self._stream)
+                self._audio_watch = self.create_task(watch, name="audio-watch")
             await self.broadcast_frame(ProposedUserStartedSpeakingFrame)
 
     async def _stop_turn(self) -> None:
         """Close the turn; every start has exactly one stop, also where the text never came."""
         if self._turn_open:
             self._turn_open = False
+            watch, self._audio_watch = self._audio_watch, None
+            if watch is not None:
+                await self.cancel_task(watch)
             await self.broadcast_frame(ProposedUserStoppedSpeakingFrame)
 
-    async def _fail(self, error: TinyvoiceError) -> None:
-        self._finalize_requested = False
+    async def _watch_audio(self, stream: AudioStream) -> None:
+        """End the utterance where audio stops: without it no endpointing hears any silence."""
+        received, idle, unknown = self._received_s, 0, False
+        while True:
+            await asyncio.sleep(self._audio_idle_timeout / IDLE_CHECKS)
+            # Counted, not timed: an event loop that stood still has not taken audio, either.
+            waits = self._received_s == received and not (self._muted or self._reconnecting)
+            received, idle = self._received_s, idle + 1 if waits else 0
+            if idle < IDLE_CHECKS:
+                continue
+            if unknown:  # nothing will end a turn whose utterance the stream does not know of
+                self._audio_watch = None
+                await self._break_off()
+                return
+            try:
+                if await stream.commit() is not None:
+                    return  # its final ends the turn
+            except TinyvoiceError:
+                return  # the reader tells why
+            idle, unknown = 0, True
+
+    async def _break_off(self) -> None:
+        """Nothing more comes of what is being said."""
+        self._interim, self._speaking = "", None
+        await self._stop_turn()
+
+    async def _tell_failure(self, error: TinyvoiceError) -> None:
         await self.push_error(str(error), exception=error, category=ErrorCategory.SERVER)
 
 

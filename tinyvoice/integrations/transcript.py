@@ -8,11 +8,31 @@ from tinyvoice.engine.events import Final, Partial
 from tinyvoice.model.transcript import Word
 
 
+@dataclass
+class Beginning:
+    """Where a stream stands in the audio of a service that has had others before it."""
+
+    seconds: float = 0.0
+    """Audio that came before the stream's."""
+    utterance: int = 0
+    """What the stream's first utterance is to the service."""
+    next_utterance: int = 0
+    """What the first utterance of a stream behind this one would be."""
+
+    def __post_init__(self) -> None:
+        self.next_utterance = self.utterance
+
+    def saw(self, utterance: int) -> None:
+        """The stream has told of an utterance with this number."""
+        self.next_utterance = max(self.next_utterance, self.utterance + utterance + 1)
+
+
 @dataclass(frozen=True)
 class LiveTranscript:
     """The text of one utterance: as far as it is understood, or the whole of it.
 
-    Times are seconds on the stream's audio clock (samples received, divided by the sample rate).
+    Times are seconds on the service's audio clock: audio received, what a stream before this one
+    had included. Utterances count in the same way.
     """
 
     text: str
@@ -35,21 +55,24 @@ class LiveTranscript:
         return self.text[len(self.stable) :]
 
     @staticmethod
-    def of_partial(event: Partial) -> LiveTranscript:
+    def of_partial(event: Partial, before: Beginning | None = None) -> LiveTranscript:
         """The transcript so far."""
-        return LiveTranscript(event.text, False, event.stable, event.utterance)
+        before = before or Beginning()
+        number = before.utterance + event.utterance
+        return LiveTranscript(event.text, False, event.stable, number)
 
     @staticmethod
-    def of_final(event: Final) -> LiveTranscript:
+    def of_final(event: Final, before: Beginning | None = None) -> LiveTranscript:
         """The finished transcript."""
+        before = before or Beginning()
         return LiveTranscript(
             text=event.text,
             final=True,
             stable=event.text,
-            utterance=event.utterance,
-            words=event.words,
-            start=event.start,
-            end=event.end,
+            utterance=before.utterance + event.utterance,
+            words=tuple(word.shifted(before.seconds) for word in event.words),
+            start=before.seconds + event.start,
+            end=before.seconds + event.end,
             confidence=event.confidence,
             audio_secs=event.audio_end - event.audio_start,
         )
