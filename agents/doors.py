@@ -36,6 +36,7 @@ from pipecat.transports.websocket.fastapi import (
 )
 
 from .even_pace import pace_evenly
+from .jitter_buffer import hear_at_once
 from .settings import AgentSettings
 
 Run = Callable[[BaseTransport, AgentSettings], Awaitable[None]]
@@ -122,6 +123,7 @@ class Door:
 
     async def _called(self, connection: SmallWebRTCConnection) -> None:
         params = TransportParams(audio_in_enabled=True, audio_out_enabled=True)
+        hear_at_once(connection)
         pace_evenly(connection)
         task = asyncio.create_task(self._hold(SmallWebRTCTransport(connection, params)))
         self._conversations.add(task)
