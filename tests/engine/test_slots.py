@@ -1,4 +1,4 @@
-"""Slots: memory that doubles, is reused, and never passes from one stream to the next."""
+"""Slots: memory that is there, doubles, is reused, and never passes from one stream to the next."""
 
 from __future__ import annotations
 
@@ -26,6 +26,18 @@ def test_slots_double_up_to_the_bound_and_are_reused() -> None:
     slots.close(opened[2])
     assert slots.in_use == 4
     assert slots.open().index == opened[2].index
+
+
+def test_allocated_slots_are_there_from_the_beginning() -> None:
+    slots = SlotCache(2, 1, 4, positions=6, max_slots=5, allocated=3)
+    keys = slots.keys
+    assert [slots.open().index for _ in range(3)] == [0, 1, 2]
+    assert slots.keys is keys
+    assert slots.slots == 3
+    slots.open()
+    assert slots.slots == 5
+    assert SlotCache(2, 1, 4, positions=6, max_slots=5, allocated=9).slots == 5
+    assert SlotCache(2, 1, 4, positions=6, max_slots=5, allocated=0).slots == 1
 
 
 def test_growing_keeps_what_is_stored() -> None:

@@ -53,6 +53,11 @@ PADDING_TOKENS_ELSEWHERE = 8192
 PARTIAL_STEPS = 12
 
 
+# Memory of the streams' slots, and as much of the finals', that is taken when the decoder is built,
+# so that no stream waits for it later. A CPU's is not really taken before it is written to.
+ALLOCATED_BYTES = 512 * 2**20
+
+
 class UtteranceTooLongError(TinyvoiceError):
     """More audio than the decoder has positions for."""
 
@@ -214,6 +219,9 @@ class RollingDecoder:
             "device": device,
             "dtype": self.suffix.dtype,
         }
+        position_bytes = 2 * shape["layers"] * shape["kv_heads"] * shape["head_dim"]
+        slot_bytes = position_bytes * (max_positions + 1) * self.suffix.element_size()
+        shape["allocated"] = ALLOCATED_BYTES // slot_bytes
         self.cache = SlotCache(max_slots=max_slots, **shape)
         # Finals run beside the streams' slots: their keys are needed for one call only.
         self.workspace = SlotCache(max_slots=max_slots, **shape)

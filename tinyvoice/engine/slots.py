@@ -1,4 +1,4 @@
-"""Preallocated keys and values of many streams, one slot a stream.
+"""Keys and values of many streams, one slot a stream.
 
 A :class:`SlotCache` holds one tensor of keys and one of values, (layers, slots, kv heads,
 positions, head_dim). A slot's tokens lie at positions 0, 1, 2, …, so a token's place in the cache
@@ -11,9 +11,11 @@ It knows nothing of prompts, audio or tokens, and does not decide who gets a slo
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -39,7 +41,8 @@ class Slot:
 class SlotCache:
     """Keys and values of up to ``max_slots`` streams of up to ``positions`` tokens each.
 
-    Memory grows by doubling from one slot. ``positions`` bounds a row's tokens.
+    ``positions`` bounds a row's tokens. There is memory for ``allocated`` slots from the beginning;
+    when they are all in use it doubles, which copies what there is and holds both for that time.
     """
 
     def __init__(
@@ -50,20 +53,22 @@ class SlotCache:
         *,
         positions: int,
         max_slots: int,
+        allocated: int = 1,
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
     ) -> None:
         self.positions = positions
         self.max_slots = max_slots
         # One position more than may be used: where the padding of a batch's shorter rows goes.
-        shape = (layers, 1, kv_heads, positions + 1, head_dim)
-        self.keys = torch.zeros(shape, device=device, dtype=dtype)
-        self.values = torch.zeros(shape, device=device, dtype=dtype)
+        slots = max(1, min(allocated, max_slots))
+        shape = (layers, slots, kv_heads, positions + 1, head_dim)
+        self.keys = untouched_zeros(shape, torch.device(device), dtype)
+        self.values = untouched_zeros(shape, torch.device(device), dtype)
         self.places = torch.arange(positions + 1, device=device)
         blocked = torch.full((positions + 1, positions + 1), float("-inf"), device=device)
         # Row p: what the token at position p adds to its attention scores.
         self.masks = blocked.triu(1).to(dtype)
-        self._free = [Slot(0, is_open=False)]
+        self._free = [Slot(at, is_open=False) for at in reversed(range(slots))]
 
     @property
     def slots(self) -> int:
@@ -120,6 +125,14 @@ class SlotCache:
             for old in (self.keys, self.values)
         )
         self._free = [Slot(at, is_open=False) for at in reversed(range(first, first + more))]
+
+
+def untouched_zeros(shape: Sequence[int], device: torch.device, dtype: torch.dtype) -> Tensor:
+    """Zeros, which on a CPU take memory only where they are written to: `torch.zeros` writes."""
+    if device.type != "cpu":
+        return torch.zeros(shape, device=device, dtype=dtype)
+    content = np.zeros(math.prod(shape) * dtype.itemsize, dtype=np.uint8)
+    return torch.from_numpy(content).view(dtype).view(shape)
 
 
 class SlotRows:
