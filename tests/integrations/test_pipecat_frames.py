@@ -53,3 +53,9 @@ async def test_a_muted_user_is_forgotten_where_the_mute_begins_and_ends(
 def test_an_end_of_turn_is_not_foreseen_where_pipecat_finds_turns() -> None:
     with pytest.raises(ConfigurationError, match='give turn_mode="model"'):
         PipecatASRService(enable_eager_end_of_turn=True)
+
+
+def test_an_end_of_turn_is_not_foreseen_without_interims() -> None:
+    settings = PipecatASRService.Settings(partials=False)
+    with pytest.raises(ConfigurationError, match="leave partials on"):
+        PipecatASRService(turn_mode="model", enable_eager_end_of_turn=True, settings=settings)

@@ -203,6 +203,12 @@ class PipecatASRService(PipecatStreamService):
         changes["endpointing"] = self._endpointing if self._turn_mode == "model" else "vad"
         changes["end_likely"] = self._turn_mode == "model" and self.eager_end_of_turn_enabled
         StreamSettings(**changes)
+        if changes["end_likely"] and not changes["partials"]:
+            raise ConfigurationError(
+                "An answer is begun with an interim text: leave partials on, or leave out "
+                "enable_eager_end_of_turn.",
+                key="partials",
+            )
         return changes
 
     # --- the engine ------------------------------------------------------------------------------
