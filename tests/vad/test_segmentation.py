@@ -7,6 +7,7 @@ from tinyvoice.vad.segmentation import (
     KEPT_SECONDS,
     MIN_SECONDS,
     audible_part,
+    earliest_cut,
     earliest_cut_s,
     split_at_quietest,
 )
@@ -78,6 +79,19 @@ def test_no_cut_is_earlier_than_is_said(max_seconds: float) -> None:
     samples[: round((earliest + 0.2) * RATE)] = 0.0
     (_, cut), *_ = split_at_quietest(samples, RATE, max_seconds)
     assert cut / RATE == pytest.approx(earliest + 0.1)
+
+
+@pytest.mark.parametrize("max_seconds", [4.0, 12.0, 30.0])
+def test_the_earliest_cut_moves_on_with_the_quietest_point(max_seconds: float) -> None:
+    samples = noise(max_seconds + 1.5) * (2 + np.sin(np.arange(round((max_seconds + 1.5) * RATE))))
+    (_, cut), *_ = split_at_quietest(samples, RATE, max_seconds)
+    known = [
+        earliest_cut(samples[: round(seconds * RATE)], RATE, max_seconds)
+        for seconds in np.arange(0.0, max_seconds + 1.5, 0.16)
+    ]
+    assert known[0] == earliest_cut_s(max_seconds)
+    assert known == sorted(known)
+    assert known[-1] == pytest.approx(cut / RATE)
 
 
 def test_a_limit_too_short_is_refused() -> None:

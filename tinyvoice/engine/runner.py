@@ -41,7 +41,7 @@ from tinyvoice.model.transcription import (
     longest_piece_s,
     read_pieces,
 )
-from tinyvoice.vad.segmentation import earliest_cut_s
+from tinyvoice.vad.segmentation import earliest_cut
 from tinyvoice.vad.silero import SileroVAD
 from tinyvoice.vad.smart_turn import SmartTurn
 from tinyvoice.vad.utterance import UtteranceDetector
@@ -199,8 +199,7 @@ class ModelRunner:
         if stream.hypothesis is None:
             self.decoder.reset(stream.slot)
             detector = stream.detector
-            certain_s = earliest_cut_s(detector.max_utterance_s)
-            stable = StablePrefix(self.model.tokenizer, certain_s=certain_s)
+            stable = StablePrefix(self.model.tokenizer)
             stream.hypothesis = Hypothesis(
                 detector.utterance, self.encoder.new_state(), stable, detector.audio_start
             )
@@ -212,8 +211,10 @@ class ModelRunner:
         if decoded.failed:
             raise NoNumbersError("The model's scores are not numbers; its weights may be damaged.")
         hypothesis.ids, hypothesis.heard = decoded.ids, stream.detector.position
-        seconds = (stream.detector.position - stream.detector.audio_start) / SAMPLE_RATE
-        hypothesis.stable.update(decoded, seconds)
+        heard = stream.detector.new_audio(stream.detector.audio_start)
+        longest_s = stream.detector.max_utterance_s
+        hypothesis.stable.certain_s = earliest_cut(heard, SAMPLE_RATE, longest_s)
+        hypothesis.stable.update(decoded, len(heard) / SAMPLE_RATE)
         stream.tell_partial(
             stream.detector.utterance, hypothesis.stable.stable, hypothesis.stable.tail
         )

@@ -30,6 +30,18 @@ def earliest_cut_s(max_seconds: float = MAX_SECONDS) -> float:
     return max_seconds - min(SEARCH_SECONDS, max_seconds / 2)
 
 
+def earliest_cut(samples: np.ndarray, sample_rate: int, max_seconds: float = MAX_SECONDS) -> float:
+    """Seconds of a clip that are in its first piece, however it goes on after these samples.
+
+    A cut falls to the quietest point: of those there have been to the last, or to a later one.
+    """
+    earliest = earliest_cut_s(max_seconds)
+    searched = samples[round(earliest * sample_rate) : int(max_seconds * sample_rate)]
+    if len(searched) < int(STEP_SECONDS * sample_rate):
+        return earliest
+    return earliest + _quietest(searched, sample_rate) / sample_rate
+
+
 def split_at_quietest(
     samples: np.ndarray, sample_rate: int, max_seconds: float = MAX_SECONDS
 ) -> list[tuple[int, int]]:
