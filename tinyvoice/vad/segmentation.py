@@ -15,6 +15,9 @@ MIN_SECONDS = 1.0  # a shorter piece has too little context to be understood
 WINDOW_SECONDS = 0.2  # a pause between phrases lasts about this long, a stop consonant does not
 STEP_SECONDS = 0.01
 
+UNSURE_SECONDS = 1.0
+"""What is understood so shortly before a cut may change where what follows is cut off."""
+
 QUIET_SECONDS = 1.5
 """Quiet at an edge beyond this is left out; recognisers are taught with little of it."""
 KEPT_SECONDS = 0.5
@@ -31,15 +34,16 @@ def earliest_cut_s(max_seconds: float = MAX_SECONDS) -> float:
 
 
 def earliest_cut(samples: np.ndarray, sample_rate: int, max_seconds: float = MAX_SECONDS) -> float:
-    """Seconds of a clip that are in its first piece, however it goes on after these samples.
+    """Seconds of a clip whose words stand in its first piece, however it goes on.
 
-    A cut falls to the quietest point: of those there have been to the last, or to a later one.
+    A cut falls to the quietest point: to that of these samples, or to a later one.
     """
     earliest = earliest_cut_s(max_seconds)
     searched = samples[round(earliest * sample_rate) : int(max_seconds * sample_rate)]
     if len(searched) < int(STEP_SECONDS * sample_rate):
         return earliest
-    return earliest + _quietest(searched, sample_rate) / sample_rate
+    quietest = earliest + _quietest(searched, sample_rate) / sample_rate
+    return max(earliest, quietest - UNSURE_SECONDS)
 
 
 def split_at_quietest(
