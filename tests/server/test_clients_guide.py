@@ -33,7 +33,7 @@ def folder(tmp_path: Path, clips: list[Clip]) -> Path:
         recording.setnchannels(1)
         recording.setsampwidth(2)
         recording.setframerate(24_000)
-        recording.writeframes(pcm24k(clips[0]))
+        recording.writeframes(pcm24k(clips[1]))
     return tmp_path
 
 
@@ -57,9 +57,11 @@ def test_programs_that_hear(
 
     shown = run([sys.executable, "-c", program], folder).splitlines()
 
-    assert shown[-1] == clips[0].text
+    assert shown[-1] == clips[1].text
     if section == "Python: openai":
-        assert shown[-2] == clips[0].text  # the deltas
+        # The deltas. They are stable text, which is right in 99 of 100 utterances: this is one of
+        # those, in whatever pieces it is heard.
+        assert shown[-2] == clips[1].text
 
 
 def test_a_conversation_in_writing(server: RunningServer, folder: Path) -> None:
@@ -71,7 +73,7 @@ def test_a_conversation_in_writing(server: RunningServer, folder: Path) -> None:
 def test_curl(server: RunningServer, folder: Path, clips: list[Clip]) -> None:
     command = shlex.split(here(programs("curl", "bash")[0], server))
 
-    assert str(clips[0].text) in run([command[0], "--silent", "--fail", *command[1:]], folder)
+    assert str(clips[1].text) in run([command[0], "--silent", "--fail", *command[1:]], folder)
 
 
 def test_services_that_are_only_made(server: RunningServer, folder: Path) -> None:

@@ -51,9 +51,9 @@ def clip(clips: list[Clip]) -> Clip:
 @pytest.fixture(scope="module")
 def talk(clips: list[Clip]) -> Clip:
     """Some utterances with pauses, more than the encoder takes at a time."""
-    samples = np.concatenate([np.pad(clip.samples, (0, RATE // 2)) for clip in clips[:11]])
-    text = " ".join(str(clip.text) for clip in clips[:11])
-    return Clip("talk", samples, text, clips[0].onset, None)
+    samples = np.concatenate([np.pad(clip.samples, (0, RATE // 2)) for clip in clips[1:12]])
+    text = " ".join(str(clip.text) for clip in clips[1:12])
+    return Clip("talk", samples, text, clips[1].onset, None)
 
 
 def post(server: RunningServer, data: dict[str, Any], content: bytes, **more: Any) -> Any:

@@ -20,7 +20,7 @@ from tinyvoice.server.websocket import response_seconds, session_limits
 
 
 async def test_a_turn_is_transcribed(server: RunningServer, clips: list[Clip]) -> None:
-    clip = clips[0]
+    clip = clips[1]
     async with connected(server.websocket_url) as client:
         await client.send(*appends(pcm24k(clip)))
         done = await client.until("conversation.item.input_audio_transcription.completed")

@@ -44,12 +44,15 @@ await main(async ({ html, browser, microphone, until }) => {
     const page = await chrome.newPage();
     const done = new Promise((resolve, reject) => {
       page.on('pageerror', reject);
-      page.on('console', async (message) => {
+      async function hear(message) {
         const values = await Promise.all(message.args().map((value) => value.jsonValue()));
         logged.push(values.length === 1 ? values[0] : message.text());
         if (message.type() === 'error') reject(new Error(message.text()));
         if (wanted.test(JSON.stringify(logged.at(-1)))) resolve();
-      });
+      }
+      // What the page still says when all is heard goes down with the browser: its values cannot
+      // be read any more, and `reject` is then a word too late, as it should be.
+      page.on('console', (message) => hear(message).catch(reject));
     });
     await page.goto(`http://127.0.0.1:${server.address().port}/`);
     await done;
