@@ -288,7 +288,7 @@ async def test_pages_that_cannot_work_say_why(server: RunningServer) -> None:
 async def test_push_to_talk(
     server: RunningServer, microphone: Microphone, clips: list[Clip]
 ) -> None:
-    async with chromium(microphone(3.5, clips[0], 30.0)) as page:
+    async with chromium(microphone(3.5, clips[1], 30.0)) as page:
         await page.open(server.url)
         await page.click("#push")
         await page.evaluate("document.getElementById('start').focus()")
@@ -303,7 +303,7 @@ async def test_push_to_talk(
         await page.command("Input.dispatchKeyEvent", type="keyUp", **key)
         await page.until(finals("person"))
         [turn] = await said(page)
-        assert turn["text"].split()[:2] == (clips[0].text or "").split()[:2]
+        assert turn["text"].split()[:2] == (clips[1].text or "").split()[:2]
 
 
 EVENTS: list[dict[str, Any]] = [
