@@ -16,7 +16,11 @@ from aiortc import RTCConfiguration, RTCPeerConnection, RTCSessionDescription
 from aiortc.mediastreams import AudioStreamTrack, MediaStreamTrack
 from av import AudioFrame
 from numpy.typing import NDArray
-from pipecat.frames.frames import InputAudioRawFrame, OutputAudioRawFrame
+from pipecat.frames.frames import (
+    InputAudioRawFrame,
+    InputTransportMessageFrame,
+    OutputAudioRawFrame,
+)
 from pipecat.serializers.protobuf import ProtobufFrameSerializer
 from pipecat.transports.base_transport import BaseTransport
 
@@ -83,6 +87,7 @@ class Caller:
         self._websocket = websocket
         self._serializer = ProtobufFrameSerializer()
         self.sound: list[NDArray[np.float32]] = []
+        """What the agent has said since it was last interrupted."""
         self.rates: set[int] = set()
 
     async def say(self, samples: NDArray[np.float32]) -> None:
@@ -96,11 +101,29 @@ class Caller:
         """Wait for a tenth of a second of the agent's voice."""
         length = sum(map(len, self.sound))
         while sum(map(len, self.sound)) < length + 2_400:
-            frame = await self._serializer.deserialize(await self._websocket.recv())
-            if isinstance(frame, InputAudioRawFrame):
-                self.rates.add(frame.sample_rate)
-                pcm16 = np.frombuffer(frame.audio, dtype="<i2")
-                self.sound.append(pcm16.astype(np.float32) / np.float32(32768))
+            if await self._receive() == "bot-interrupted":
+                # The voice stopped in the middle of a sound. With what follows, that is another
+                # word: "h" and "tell me" are "hotel me".
+                self.sound.clear()
+                length = 0
+
+    async def hear_out(self) -> None:
+        """Wait until the agent has finished what it says."""
+        async with asyncio.timeout(PATIENCE_S):
+            while await self._receive() != "bot-stopped-speaking":
+                pass
+        self.sound.clear()
+
+    async def _receive(self) -> str:
+        """Take a frame; what kind of message it was, nothing for sound."""
+        frame = await self._serializer.deserialize(await self._websocket.recv())
+        if isinstance(frame, InputAudioRawFrame):
+            self.rates.add(frame.sample_rate)
+            pcm16 = np.frombuffer(frame.audio, dtype="<i2")
+            self.sound.append(pcm16.astype(np.float32) / np.float32(32768))
+        if isinstance(frame, InputTransportMessageFrame):
+            return str(frame.message.get("type"))
+        return ""
 
 
 async def test_a_client_of_pipecats_frames_is_answered(
@@ -108,6 +131,7 @@ async def test_a_client_of_pipecats_frames_is_answered(
 ) -> None:
     async with websockets.connect(f"ws://{address}/ws") as websocket:
         caller = Caller(websocket)
+        await caller.hear_out()
         await caller.say(np.pad(question, (4_000, 24_000)))
         assert await understood(model, caller.sound, 24_000, caller.more)
     assert caller.rates == {24_000}
@@ -119,11 +143,12 @@ async def test_who_vanishes_in_the_middle_of_a_sentence_leaves_the_agent_to_the_
     for _ in range(2):
         websocket = await websockets.connect(f"ws://{address}/ws")
         caller = Caller(websocket)
-        await caller.say(np.pad(question[: len(question) // 2], (4_000, 0)))
         await caller.more()  # in the middle of the greeting, too
+        await caller.say(np.pad(question[: len(question) // 2], (4_000, 0)))
         websocket.transport.abort()  # no close frame, as when a cable is pulled
     async with websockets.connect(f"ws://{address}/ws") as websocket:
         caller = Caller(websocket)
+        await caller.hear_out()
         await caller.say(np.pad(question, (4_000, 24_000)))
         assert await understood(model, caller.sound, 24_000, caller.more)
 
@@ -174,17 +199,25 @@ async def test_a_webrtc_peer_is_answered(
         await peer.setRemoteDescription(RTCSessionDescription(answer["sdp"], answer["type"]))
         track = await asyncio.wait_for(tracks.get(), 20)
 
+        silent: int | None = None
+        """Frames of 20 ms without a voice, once there has been one."""
+
         async def more() -> None:
+            nonlocal silent
             length = len(sound)
             while len(sound) < length + 10:
                 frame = await track.recv()
                 assert isinstance(frame, AudioFrame)
                 mono = frame.to_ndarray().reshape(-1, len(frame.layout.channels))[:, 0]
-                if np.abs(mono).max() <= 100:
-                    continue  # silence goes on without end
-                # The greeting is cut short by the question.
-                speech.begun = True
-                if speech.over:
+                if np.abs(mono).max() > 100:
+                    silent = 0
+                elif silent is not None:
+                    silent += 1
+                if silent == 75:
+                    # The greeting is over. A voice that is cut short makes another word with what
+                    # follows: "h" and "tell me" are "hotel me".
+                    speech.begun = True
+                if speech.begun and silent == 0:
                     sound.append(mono.astype(np.float32) / np.float32(32768))
 
         assert await understood(model, sound, 48_000, more)
