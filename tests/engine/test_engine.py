@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from threadpoolctl import ThreadpoolController
 
 from tests.engine.hearing import (
     SECOND,
@@ -44,6 +45,7 @@ from tinyvoice.engine import (
     UnreadEventsError,
     UtteranceFailed,
     UtteranceFailedError,
+    blas_threads,
 )
 from tinyvoice.engine.decoding import RollingDecoder
 from tinyvoice.engine.live import FinalPass, LiveStream
@@ -752,6 +754,32 @@ async def test_the_host_programs_objects_are_frozen_only_where_it_says_so(
             assert (gc.get_freeze_count() > before) is freeze_objects
     finally:
         gc.unfreeze()
+
+
+def numpy_threads() -> list[int]:
+    """Of numpy's matrix products."""
+    libraries = ThreadpoolController().select(prefix=blas_threads.PREFIX).info()
+    return [library["num_threads"] for library in libraries]
+
+
+async def test_numpy_leaves_the_cores_alone_while_an_engine_is_open(
+    model: ASRModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # An engine that other tests share may be open.
+    monkeypatch.setattr(blas_threads, "_limits", [])
+    monkeypatch.setattr(blas_threads, "_before", {})
+    with ThreadpoolController().select(prefix=blas_threads.PREFIX).limit(limits=3):
+        assert set(numpy_threads()) == {3}
+        async with StreamingEngine(model, EngineSettings(blas_threads=None)):
+            assert set(numpy_threads()) == {3}
+            first = await StreamingEngine(model, EngineSettings(blas_threads=2)).open()
+            assert set(numpy_threads()) == {2}
+            second = await StreamingEngine(model).open()
+            assert set(numpy_threads()) == {1}
+            await first.close()
+            assert set(numpy_threads()) == {1}
+            await second.close()
+            assert set(numpy_threads()) == {3}
 
 
 async def test_by_name_it_loads_the_model_itself() -> None:

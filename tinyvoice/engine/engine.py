@@ -27,6 +27,7 @@ import torch
 
 from tinyvoice.audio.files import SAMPLE_RATE
 from tinyvoice.audio.pcm import PCMStream
+from tinyvoice.engine.blas_threads import BlasLimit
 from tinyvoice.engine.errors import (
     EngineClosedError,
     EngineFailedError,
@@ -90,6 +91,7 @@ class StreamingEngine:
         self._work = asyncio.Event()
         self._server: asyncio.Task[None] | None = None
         self._closed = False
+        self._blas_limit: BlasLimit | None = None
 
     # --- life ------------------------------------------------------------------------------------
 
@@ -101,6 +103,8 @@ class StreamingEngine:
             loop = asyncio.get_running_loop()
             self._worker = Worker(self._worker_died)
             self._runner = await self._worker.run(self._load)
+            if self.settings.blas_threads is not None:
+                self._blas_limit = BlasLimit(self.settings.blas_threads)
 
             def wake() -> None:
                 loop.call_soon_threadsafe(self._wake)
@@ -126,6 +130,11 @@ class StreamingEngine:
             await self._worker.join()
         if self._runner is not None:
             await asyncio.to_thread(self._runner.shut_down)
+        self._give_back_threads()
+
+    def _give_back_threads(self) -> None:
+        if self._blas_limit is not None:
+            self._blas_limit.release()
 
     async def __aenter__(self) -> StreamingEngine:
         try:
@@ -133,6 +142,7 @@ class StreamingEngine:
         except BaseException:
             if self._worker is not None:
                 self._worker.stop()
+            self._give_back_threads()
             raise
 
     async def __aexit__(

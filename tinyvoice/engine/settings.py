@@ -78,6 +78,10 @@ class EngineSettings:
     a window encoded anew, for any encoder. ``auto`` chooses by the checkpoint."""
     threads: int | None = None
     """Threads of the model on a CPU: more than one pays only for large models. None chooses."""
+    blas_threads: int | None = 1
+    """Threads of numpy's matrix products, in the whole process while the engine is open. OpenBLAS
+    lets its threads spin on all cores when a product is done, just when turn detection, here or in
+    Pipecat, and the final pass both want one. None leaves them as they are."""
     freeze_objects: bool = False
     """Whether every object that there is once the model is loaded, the host program's too, is taken
     out of Python's search for garbage for good (`gc.freeze`). Libraries and model are a million
@@ -96,6 +100,8 @@ class EngineSettings:
         one_of("encoder", self.encoder, ("auto", "block", "window"))
         if self.threads is not None:
             in_range("threads", self.threads, 1, 1_024)
+        if self.blas_threads is not None:
+            in_range("blas_threads", self.blas_threads, 1, 1_024)
 
     def changed(self, **changes: Any) -> EngineSettings:
         """The settings with some of them replaced; raises like the constructor."""
