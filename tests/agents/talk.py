@@ -54,6 +54,7 @@ class _Output(BaseOutputTransport):
         self.playing = asyncio.Event()
         self.playing.set()
         self.played = asyncio.Event()
+        self.speaking = False
         self.stops = 0
         self.interruptions = 0
         self.turns = 0
@@ -66,6 +67,7 @@ class _Output(BaseOutputTransport):
     async def write_audio_frame(self, frame: OutputAudioRawFrame) -> bool:
         if isinstance(frame, TTSAudioRawFrame):
             self.sound.append(frame.audio)
+            self.speaking = True
             self.played.set()
         await self.playing.wait()
         return True
@@ -83,6 +85,7 @@ class _Output(BaseOutputTransport):
         self, frame: Frame, direction: FrameDirection = FrameDirection.DOWNSTREAM
     ) -> None:
         if isinstance(frame, BotStoppedSpeakingFrame) and direction is FrameDirection.DOWNSTREAM:
+            self.speaking = False
             self.stops += 1
             self.news.set()
         await super().push_frame(frame, direction)
@@ -173,18 +176,19 @@ class Talk:
         return transcript.text
 
     async def hears(self, words: str) -> str:
-        """All that the agent has said, once ``words`` are in it."""
+        """All that the agent has said, once ``words`` are in it and it says no more."""
         heard = ""
         try:
             async with asyncio.timeout(PATIENCE_S):
-                while words not in heard:
+                while True:
                     self.output.news.clear()
                     heard = self.heard() if self.output.sound else ""
-                    if words not in heard:
-                        await self.output.news.wait()
+                    # A rest of this answer would make another word of the next one's first.
+                    if words in heard and not self.output.speaking:
+                        return heard
+                    await self.output.news.wait()
         except TimeoutError:
             raise AssertionError(f"{words!r} was not said, but {heard!r}") from None
-        return heard
 
     async def answer(self, text: str, expected: str) -> str:
         """Say ``text``, and expect an answer."""

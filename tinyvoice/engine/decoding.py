@@ -57,6 +57,10 @@ PARTIAL_STEPS = 12
 # so that no stream waits for it later. A CPU's is not really taken before it is written to.
 ALLOCATED_BYTES = 512 * 2**20
 
+# The weights of a language model up to this size are copied in a faster order on a CPU. A larger
+# one's passes take long whatever their order, and its copy would take memory that is missed.
+PACKED_BYTES = 512 * 2**20
+
 
 class UtteranceTooLongError(TinyvoiceError):
     """More audio than the decoder has positions for."""
@@ -208,7 +212,8 @@ class RollingDecoder:
             max_positions = overhead + longest_audio(model)
         self.max_audio = max_positions - overhead
         """Audio embeddings that an utterance may have."""
-        self.decoder = Decoder(model.language_model, max_positions + 1)
+        size = sum(p.numel() * p.element_size() for p in model.language_model.parameters())
+        self.decoder = Decoder(model.language_model, max_positions + 1, packed=size <= PACKED_BYTES)
         config = model.language_model.config
         shape: dict[str, Any] = {
             "layers": config.num_hidden_layers,

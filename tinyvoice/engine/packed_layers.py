@@ -8,7 +8,7 @@ cost few calls: queries, keys and values in one product, and both rotated at onc
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,8 +17,7 @@ from torch import Tensor, nn
 from transformers.models.glmasr.modeling_glmasr import GlmAsrEncoder
 
 from tinyvoice.engine.encoder_state import KeyValueCache
-
-Linear = Callable[[Tensor], Tensor]
+from tinyvoice.model.joined_linear import joined_linear
 
 
 @dataclass(frozen=True)
@@ -183,24 +182,3 @@ class PackedLayer:
         """The layer's output from its input and what attention gave, all (frames, width)."""
         hidden = hidden + self._out(attended)
         return hidden + self._down(self._activation(self._up(self._norm(hidden))))
-
-
-def joined_linear(modules: Sequence[nn.Module]) -> Linear:
-    """Linear layers with the same input as one function, their outputs side by side."""
-    linears = [m for m in modules if type(m) is nn.Linear and m.weight.device.type == "cpu"]
-    if len(linears) == len(modules):
-        # For a few rows, the product reads a weight stored (inputs, outputs) twice as fast.
-        weight = torch.cat([m.weight.detach() for m in linears]).t().contiguous()
-        bias = torch.cat([bias_of(m) for m in linears])
-        return lambda rows: torch.addmm(bias, rows, weight)
-    if len(modules) == 1:
-        return modules[0]
-    return lambda rows: torch.cat([module(rows) for module in modules], dim=-1)
-
-
-def bias_of(linear: nn.Linear) -> Tensor:
-    """A linear layer's bias, zero where it has none."""
-    bias: Tensor | None = linear.bias
-    if bias is None:
-        return linear.weight.new_zeros(linear.out_features)
-    return bias.detach()

@@ -20,6 +20,8 @@ from torch import Tensor, nn
 from transformers import DynamicCache
 from transformers.models.qwen3.modeling_qwen3 import Qwen3ForCausalLM
 
+from tinyvoice.model.joined_linear import joined_linear
+
 # Devices whose attention kernels share a key head between query heads by themselves.
 GROUPED_KERNELS = ("cpu", "cuda")
 
@@ -38,23 +40,21 @@ class KeyValueStore(Protocol):
 
 
 class Decoder:
-    """Runs a language model's layers over embeddings; ``positions`` bounds the rotary table."""
+    """Runs a language model's layers over embeddings; ``positions`` bounds the rotary table.
 
-    def __init__(self, language_model: Any, positions: int) -> None:
+    With ``packed``, weights of plain linear layers on a CPU are copied in the order that a few
+    tokens at a time read fastest: later changes of theirs are not seen.
+    """
+
+    def __init__(self, language_model: Any, positions: int, packed: bool = False) -> None:
         self.language_model = language_model
         self.model = language_model.get_decoder()
         self.head = language_model.get_output_embeddings()
         self.direct = runs_directly(language_model)
         if self.direct:
+            self.head = joined_linear([self.head], copied=packed)
             self.cos, self.sin = rotary_tables(self.model, positions)
-            self.norms = [
-                (
-                    RMSNorm.of(layer.input_layernorm),
-                    head_norm(layer.self_attn),
-                    RMSNorm.of(layer.post_attention_layernorm),
-                )
-                for layer in self.model.layers
-            ]
+            self.layers = [DecoderLayer(layer, packed) for layer in self.model.layers]
             self.last_norm = RMSNorm.of(self.model.norm)
 
     def __call__(
@@ -95,15 +95,13 @@ class Decoder:
         ``store`` gives back each token sees; None means all of them, or with ``causal`` those up to
         the token's own, where there are as many keys as tokens.
         """
-        # The same angles for all heads: (batch, 1, tokens, head_dim).
-        rotary = self.cos[positions][:, None], self.sin[positions][:, None]
+        # The same angles for all heads: (batch, tokens, 1, head_dim).
+        rotary = self.cos[positions][:, :, None], self.sin[positions][:, :, None]
         hidden = embeds
-        for index, layer in enumerate(self.model.layers):
-            attention, mlp = layer.self_attn, layer.mlp
-            before_attention, of_heads, before_mlp = self.norms[index]
-            query, key, value = project_heads(attention, before_attention(hidden), of_heads, rotary)
+        for index, layer in enumerate(self.layers):
+            query, key, value = layer.queries_keys_values(hidden, rotary)
             keys, values = store.update(key, value, index)
-            groups = attention.num_key_value_groups
+            groups = layer.groups
             if groups > 1 and query.device.type not in GROUPED_KERNELS:
                 keys, values = (x.repeat_interleave(groups, dim=1) for x in (keys, values))
                 groups = 1
@@ -113,12 +111,10 @@ class Decoder:
                 values,
                 attn_mask=mask,
                 is_causal=causal,
-                scale=attention.scaling,
+                scale=layer.scaling,
                 enable_gqa=groups > 1,
             )
-            hidden = hidden + attention.o_proj(join_heads(attended))
-            normed = before_mlp(hidden)
-            hidden = hidden + mlp.down_proj(mlp.act_fn(mlp.gate_proj(normed)) * mlp.up_proj(normed))
+            hidden = layer.rest(hidden, attended.transpose(1, 2).flatten(2))
         return self.last_norm(hidden)
 
     def logits(self, hidden: Tensor) -> Tensor:
@@ -143,7 +139,7 @@ def runs_directly(language_model: Any) -> bool:
 
 
 def rotary_tables(model: Any, positions: int) -> tuple[Tensor, Tensor]:
-    """Cosine and signed sine (positions, head_dim) for :func:`project_heads`.
+    """Cosine and signed sine (positions, head_dim) for :class:`DecoderLayer`.
 
     The sign that the rotation gives to half of the dimensions is put into the table.
     """
@@ -183,48 +179,49 @@ class RMSNorm:
         return self.weight * (wide * scale).to(hidden.dtype)
 
 
-def head_norm(attention: Any) -> RMSNorm:
-    """The norms of query heads and key heads together, with a weight (heads, 1, head_dim)."""
-    keys = attention.config.num_key_value_heads
-    queries = keys * attention.num_key_value_groups
-    weight = torch.cat(
-        [
-            attention.q_norm.weight.expand(queries, 1, -1),
-            attention.k_norm.weight.expand(keys, 1, -1),
-        ]
-    )
-    return RMSNorm(weight, attention.q_norm.variance_epsilon)
+class DecoderLayer:
+    """One layer's products and norms; attention itself is left out."""
 
+    def __init__(self, layer: Any, packed: bool) -> None:
+        attention, mlp = layer.self_attn, layer.mlp
+        self.groups: int = attention.num_key_value_groups
+        self.scaling: float = attention.scaling
+        self._head_dim: int = attention.head_dim
+        self._keys: int = attention.config.num_key_value_heads
+        self._queries = self._keys * self.groups
+        self._input_norm = RMSNorm.of(layer.input_layernorm)
+        self._norm = RMSNorm.of(layer.post_attention_layernorm)
+        # The norms of query heads and key heads together, with a weight (heads, head_dim).
+        heads = [attention.q_norm.weight.expand(self._queries, -1)]
+        heads.append(attention.k_norm.weight.expand(self._keys, -1))
+        self._head_norm = RMSNorm(torch.cat(heads), attention.q_norm.variance_epsilon)
+        projections = [attention.q_proj, attention.k_proj, attention.v_proj]
+        self._mixed = joined_linear(projections, copied=packed)
+        self._out = joined_linear([attention.o_proj], copied=packed)
+        self._gate_up = joined_linear([mlp.gate_proj, mlp.up_proj], copied=packed)
+        self._down = joined_linear([mlp.down_proj], copied=packed)
+        self._activation = mlp.act_fn
 
-def project_heads(
-    attention: Any, hidden: Tensor, norm: RMSNorm, rotary: tuple[Tensor, Tensor]
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Query, key and value of one layer, (batch, heads, tokens, head_dim), normed and rotated.
+    def queries_keys_values(
+        self, hidden: Tensor, rotary: tuple[Tensor, Tensor]
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Each (batch, heads, tokens, head_dim), queries and keys normed and rotated.
 
-    Queries and keys are normed and rotated in one go, in half as many operations.
-    """
-    cos, sin = rotary
-    query = split_heads(attention.q_proj(hidden), attention.head_dim)
-    key = split_heads(attention.k_proj(hidden), attention.head_dim)
-    value = split_heads(attention.v_proj(hidden), attention.head_dim)
-    both = norm(torch.cat((query, key), dim=1))
-    turned = both.roll(both.shape[-1] // 2, dims=-1)
-    both = torch.addcmul(both * cos, turned, sin)
-    return both[:, : query.shape[1]], both[:, query.shape[1] :], value
+        Both are normed and rotated in one go, in half as many operations.
+        """
+        cos, sin = rotary
+        mixed = self._mixed(self._input_norm(hidden)).unflatten(-1, (-1, self._head_dim))
+        both = self._head_norm(mixed[:, :, : self._queries + self._keys])
+        turned = both.roll(self._head_dim // 2, dims=-1)
+        both = torch.addcmul(both * cos, turned, sin).transpose(1, 2)
+        value = mixed[:, :, self._queries + self._keys :].transpose(1, 2)
+        return both[:, : self._queries], both[:, self._queries :], value
 
-
-def split_heads(states: Tensor, head_dim: int) -> Tensor:
-    """(batch, tokens, heads * head_dim) to (batch, heads, tokens, head_dim)."""
-    batch, tokens, _ = states.shape
-    if tokens == 1:
-        return states.view(batch, -1, 1, head_dim)
-    return states.view(batch, tokens, -1, head_dim).transpose(1, 2)
-
-
-def join_heads(states: Tensor) -> Tensor:
-    """The inverse of :func:`split_heads`."""
-    batch, _, tokens, _ = states.shape
-    return states.transpose(1, 2).reshape(batch, tokens, -1)
+    def rest(self, hidden: Tensor, attended: Tensor) -> Tensor:
+        """The layer's output from its input and what attention gave, all (batch, tokens, …)."""
+        hidden = hidden + self._out(attended)
+        gate, up = self._gate_up(self._norm(hidden)).chunk(2, dim=-1)
+        return hidden + self._down(self._activation(gate) * up)
 
 
 def causal_mask(
