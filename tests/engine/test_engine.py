@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import os
+import sys
 import threading
 import time
 import weakref
@@ -14,7 +16,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from threadpoolctl import ThreadpoolController
 
 from tests.engine.hearing import (
     SECOND,
@@ -45,7 +46,6 @@ from tinyvoice.engine import (
     UnreadEventsError,
     UtteranceFailed,
     UtteranceFailedError,
-    blas_threads,
 )
 from tinyvoice.engine.decoding import RollingDecoder
 from tinyvoice.engine.live import FinalPass, LiveStream
@@ -54,6 +54,8 @@ from tinyvoice.errors import AudioError, ConfigurationError
 from tinyvoice.model.modeling import ASRModel
 
 pytestmark = pytest.mark.asyncio
+
+ROOT = Path(__file__).parents[2]
 
 
 def offline(model: ASRModel, final: Final, samples: np.ndarray) -> str:
@@ -756,30 +758,60 @@ async def test_the_host_programs_objects_are_frozen_only_where_it_says_so(
         gc.unfreeze()
 
 
-def numpy_threads() -> list[int]:
-    """Of numpy's matrix products."""
-    libraries = ThreadpoolController().select(prefix=blas_threads.PREFIX).info()
-    return [library["num_threads"] for library in libraries]
+NUMPY_THREADS = """
+import asyncio
+import threading
+
+from threadpoolctl import ThreadpoolController
+
+from tinyvoice.engine import EngineSettings, StreamingEngine
+from tinyvoice.engine.blas_threads import PREFIX
 
 
-async def test_numpy_leaves_the_cores_alone_while_an_engine_is_open(
-    model: ASRModel, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # An engine that other tests share may be open.
-    monkeypatch.setattr(blas_threads, "_limits", [])
-    monkeypatch.setattr(blas_threads, "_before", {})
-    with ThreadpoolController().select(prefix=blas_threads.PREFIX).limit(limits=3):
-        assert set(numpy_threads()) == {3}
-        async with StreamingEngine(model, EngineSettings(blas_threads=None)):
-            assert set(numpy_threads()) == {3}
-            first = await StreamingEngine(model, EngineSettings(blas_threads=2)).open()
-            assert set(numpy_threads()) == {2}
-            second = await StreamingEngine(model).open()
-            assert set(numpy_threads()) == {1}
-            await first.close()
-            assert set(numpy_threads()) == {1}
-            await second.close()
-            assert set(numpy_threads()) == {3}
+def libraries():
+    return ThreadpoolController().select(prefix=PREFIX).lib_controllers
+
+
+def told(where):
+    print(where, *{library.num_threads for library in libraries()})
+
+
+async def main():
+    # In a thread that ends: while it lived, no other could change them.
+    setter = threading.Thread(target=lambda: [each.set_num_threads(3) for each in libraries()])
+    setter.start()
+    setter.join()
+    async with StreamingEngine("embedded", EngineSettings(blas_threads=None)) as engine:
+        told("left alone")
+        first = await StreamingEngine(engine.model, EngineSettings(blas_threads=2)).open()
+        told("first")
+        second = await StreamingEngine(engine.model).open()
+        told("second")
+        await first.close()
+        told("first closed")
+        await second.close()
+        told("both closed")
+
+
+asyncio.run(main())
+"""
+
+
+async def test_numpy_leaves_the_cores_alone_while_an_engine_is_open() -> None:
+    # A process of its own: in this one, engines of other tests may be open.
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", NUMPY_THREADS),
+        stdout=asyncio.subprocess.PIPE,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )
+    told, _ = await process.communicate()
+    assert told.decode().splitlines() == [
+        "left alone 3",
+        "first 2",
+        "second 1",
+        "first closed 1",
+        "both closed 3",
+    ]
 
 
 async def test_by_name_it_loads_the_model_itself() -> None:

@@ -44,6 +44,14 @@ class BlasLimit:
 
 
 def _apply() -> None:
+    # threadpoolctl lets one thread set OpenBLAS's threads, as long as it lives: one that ends at
+    # once keeps nobody else from it.
+    setter = threading.Thread(target=_set_threads, name="tinyvoice-blas-threads")
+    setter.start()
+    setter.join()
+
+
+def _set_threads() -> None:
     lowest = min((limit.threads for limit in _limits), default=None)
     for library in ThreadpoolController().select(prefix=PREFIX).lib_controllers:
         before = _before.setdefault(library.filepath, library.num_threads)
