@@ -29,10 +29,13 @@ def embeds(batch: int, tokens: int, seed: int = 0) -> Tensor:
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("packed", [False, True])
 @pytest.mark.parametrize("steps", [(12,), (12, 1, 1), (12, 4), (1, 1), (3, 5, 1)])
-def test_hidden_states_are_those_of_transformers(steps: tuple[int, ...]) -> None:
+def test_hidden_states_and_scores_are_those_of_transformers(
+    steps: tuple[int, ...], packed: bool
+) -> None:
     model = language_model()
-    decoder = Decoder(model, 64)
+    decoder = Decoder(model, 64, packed=packed)
     ours: Any = new_cache(model)
     theirs: Any = new_cache(model)
     past = 0
@@ -42,7 +45,10 @@ def test_hidden_states_are_those_of_transformers(steps: tuple[int, ...]) -> None
         expected = model.model(
             inputs_embeds=inputs, past_key_values=theirs, use_cache=True
         ).last_hidden_state
-        torch.testing.assert_close(decoder(inputs, positions, ours), expected, atol=1e-5, rtol=1e-4)
+        hidden = decoder(inputs, positions, ours)
+        torch.testing.assert_close(hidden, expected, atol=1e-5, rtol=1e-4)
+        scores = decoder.logits(hidden)
+        torch.testing.assert_close(scores, model.lm_head(expected), atol=1e-5, rtol=1e-4)
         past += tokens
     assert ours.get_seq_length() == theirs.get_seq_length() == past
     for mine, other in zip(ours.layers, theirs.layers, strict=True):

@@ -192,8 +192,10 @@ class DecoderLayer:
         self._input_norm = RMSNorm.of(layer.input_layernorm)
         self._norm = RMSNorm.of(layer.post_attention_layernorm)
         # The norms of query heads and key heads together, with a weight (heads, head_dim).
-        heads = [attention.q_norm.weight.expand(self._queries, -1)]
-        heads.append(attention.k_norm.weight.expand(self._keys, -1))
+        heads = [
+            attention.q_norm.weight.expand(self._queries, -1),
+            attention.k_norm.weight.expand(self._keys, -1),
+        ]
         self._head_norm = RMSNorm(torch.cat(heads), attention.q_norm.variance_epsilon)
         projections = [attention.q_proj, attention.k_proj, attention.v_proj]
         self._mixed = joined_linear(projections, copied=packed)
